@@ -1,0 +1,45 @@
+# Every recipe runs in this folder with relative names, so its path may hold spaces.
+PORT ?= 8000
+ARGS ?=
+export PYTHON
+
+.PHONY: help run test setup setup-lint lint format lock bench
+
+help: ## List these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s  %s\n' "$$name" "$$text"; done
+
+run: setup ## Start everything at http://127.0.0.1:8000 (PORT=8001 for another port); Ctrl-C stops it, the data stays
+	@exec .venv/bin/outlast dev --port $(PORT)
+
+test: lint ## Run the linters, then all tests (ARGS="-k lease tests/unit" for some)
+	.venv/bin/pytest -q --durations=15 -n auto $(ARGS)
+
+setup: ## Make .venv hold the locked packages and this checkout
+	@sh infra/setup.sh
+
+setup-lint:
+	@sh infra/setup.sh lint
+
+lint: setup-lint ## Check style, types and the import contracts
+	.venv/bin/ruff check --quiet
+	.venv/bin/ruff format --quiet --check
+	.venv/bin/pyright
+	.venv/bin/lint-imports --no-logo
+
+format: setup-lint ## Format the code and mend what ruff can mend
+	.venv/bin/ruff check --quiet --fix-only
+	.venv/bin/ruff format --quiet
+
+# One lock holds every version; the others are compiled against it.
+COMPILE = "$$uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" $(ARGS)
+lock: ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for the newest, ARGS="--upgrade-package X" for one)
+	@uv=$$(sh infra/setup.sh uv) && export UV_SYSTEM_CERTS=$${UV_SYSTEM_CERTS:-1} && set -x && \
+	$(COMPILE) pyproject.toml --extra dev --group test -o requirements.lock && \
+	$(COMPILE) --group lint -c requirements.lock -o requirements-lint.lock && \
+	$(COMPILE) --group setup -c requirements.lock -o infra/setup.lock && \
+	$(COMPILE) --group build -c requirements.lock -o infra/docker/build.lock && \
+	$(COMPILE) pyproject.toml --extra api -c requirements.lock -o infra/docker/api.lock && \
+	$(COMPILE) pyproject.toml --extra worker -c requirements.lock -o infra/docker/worker.lock
+
+bench: setup ## Measure: throughput, latency, takeover
+	@exec .venv/bin/python bench/run.py $(ARGS)

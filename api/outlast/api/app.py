@@ -1,0 +1,66 @@
+"""The API application: any number of replicas of it, none with state of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from outlast.shared.connections import Database, fixed
+from outlast.shared.doorbell import Doorbell
+from outlast.shared.settings import Settings, SettingsError
+from outlast.shared.store import schema
+
+from . import errors
+from .request_ids import RequestIds
+from .routes import health, models, responses
+from .services import Services
+from .tail import Tail
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application. Raises SettingsError when it could not serve anything."""
+    if not settings.agents:
+        raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
+    database_url, redis_url = settings.required_database_url(), settings.required_redis_url()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = Database(fixed(database_url), schema=settings.db_schema, application="outlast api")
+        doorbell = Doorbell(redis_url, settings.db_schema)
+        async with database.pooled(max_connections=settings.api_connections):
+            await database.run(schema.check, patience_seconds=30)
+            doorbell.start()
+            try:
+                async with Tail(database, settings).running() as tail:
+                    app.state.services = Services(settings, database, tail, doorbell)
+                    yield
+            finally:
+                doorbell.stop()
+
+    app = FastAPI(title="Outlast", version=version("outlast"), lifespan=lifespan, redoc_url=None)
+    for prefix in ("", "/v1"):
+        app.include_router(responses.router, prefix=prefix, include_in_schema=prefix == "/v1")
+        app.include_router(models.router, prefix=prefix, include_in_schema=prefix == "/v1")
+    app.include_router(health.router)
+    app.add_middleware(RequestIds)
+    errors.install(app)
+    _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Put the bodies that routes read by themselves into the API's document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for name, definition in responses.SCHEMAS.items():
+            schemas.update(definition.get("$defs", {}))
+            schemas[name] = {key: value for key, value in definition.items() if key != "$defs"}
+        return document
+
+    app.openapi = openapi

@@ -1,0 +1,90 @@
+"""Errors as OpenAI's clients expect them, for every kind of failure and every route."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from outlast.shared.domain import errors
+from outlast.shared.wire import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+log = structlog.get_logger()
+
+# Family -> status and type; subclasses are covered by their base. 409 is for what a retry can mend: the SDK retries it.
+_FAMILIES: dict[type[errors.OutlastError], tuple[int, str]] = {
+    errors.Invalid: (400, "invalid_request_error"),
+    errors.AlreadyFinished: (400, "invalid_request_error"),
+    errors.NotFound: (404, "invalid_request_error"),
+    errors.Unavailable: (503, "server_error"),
+    errors.SchemaMismatch: (503, "server_error"),
+    errors.OutlastError: (500, "server_error"),
+}
+
+
+class TooLarge(errors.Invalid):
+    """The request body is too large."""
+
+    default_code = "request_too_large"
+
+
+class Json(Response):
+    """JSON bytes by orjson, or text that is JSON already."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return content.encode() if isinstance(content, str) else to_json(content).encode()
+
+
+def error_body(message: str, *, type: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception with OpenAI's error body."""
+    app.add_exception_handler(errors.OutlastError, _ours)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _ours(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.OutlastError)
+    status, kind = next(_FAMILIES[family] for family in type(error).__mro__ if family in _FAMILIES)
+    headers: dict[str, str] = {}
+    if isinstance(error, TooLarge):
+        status = 413
+    if status == 503:
+        log.warning("request.unavailable", error=error.message, cause=repr(type(error.__cause__)))
+        headers["retry-after"] = "1"
+    if isinstance(error, errors.AlreadyFinished):
+        headers["x-should-retry"] = "false"
+    return Json(error_body(error.message, type=kind, param=error.param, code=error.code), status, headers)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = {
+        404: f"Unknown request URL: {request.method} {request.url.path}.",
+        405: f"{request.method} is not supported by {request.url.path}.",
+    }.get(error.status_code, str(error.detail))
+    code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
+    body = error_body(message, type="invalid_request_error", code=code)
+    return Json(body, error.status_code, dict(error.headers or {}))
+
+
+async def _validation(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = ".".join(str(part) for part in first["loc"][1:]) or None
+    message = f"Invalid value for '{param}': {first['msg']}." if param else f"{first['msg']}."
+    return Json(error_body(message, type="invalid_request_error", param=param, code="invalid_value"), 400)
+
+
+async def _unexpected(_request: Request, _error: Exception) -> Response:
+    # The traceback is logged by the server; the client learns nothing of it.
+    return Json(error_body("The server had an error while processing the request.", type="server_error"), 500)

@@ -1,0 +1,133 @@
+"""``/responses``: the five modes. Invoke; stream; background and poll; background stream, resumed by stream or by poll."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from outlast.shared.domain.errors import Invalid, RunNotFound
+from outlast.shared.domain.ids import parse_response_id, response_id
+from outlast.shared.domain.responses import response_object
+from outlast.shared.domain.runs import Run
+from outlast.shared.store import runs
+from outlast.shared.wire import from_json
+from starlette.responses import Response
+from starlette.types import Message
+
+from ..cancellation import cancel
+from ..errors import Json, TooLarge
+from ..schemas import CreateResponse, parse
+from ..services import Caller, Replica, Services
+from ..sse import EventStream
+from ..submissions import submit
+from ..waiting import FinishedResponse
+
+router = APIRouter(tags=["responses"])
+
+MAX_WAIT_SECONDS = 300
+
+_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CreateResponse"}}}}}
+_STREAM = {200: {"description": "The response object, or its events when `stream` is true.",
+                 "content": {"application/json": {}, "text/event-stream": {}}}}  # fmt: skip
+
+
+@router.post("/responses", openapi_extra=_BODY, responses=_STREAM, summary="Run an agent")
+async def create(request: Request, services: Replica, caller: Caller) -> Response:
+    return await _create(request, services, caller, databricks=False)
+
+
+@router.post("/invocations", openapi_extra=_BODY, responses=_STREAM, summary="Run an agent (Databricks' name)")
+async def invoke(request: Request, services: Replica, caller: Caller) -> Response:
+    return await _create(request, services, caller, databricks=True)
+
+
+async def _create(request: Request, services: Services, caller: str, *, databricks: bool) -> Response:
+    body = await _read_json(request, services.settings.max_request_bytes)
+    asked = parse(body)
+    run = await submit(services, body, asked, caller, datetime.now(UTC), databricks=databricks)
+    if asked.stream:
+        return EventStream(services.tail, run)
+    if asked.background:
+        return Json(response_object(run))
+    return FinishedResponse(services, run)
+
+
+@router.get("/responses/{id}", responses=_STREAM, summary="Read a response, or stream its events")
+async def retrieve(
+    request: Request,
+    id: str,
+    services: Replica,
+    caller: Caller,
+    stream: bool = False,
+    starting_after: Annotated[int | None, Query(ge=0, lt=2**31, description="Only events after this number.")] = None,
+    ids: Annotated[bool, Query(description="Number the frames, for a browser's EventSource.")] = False,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Wait so many seconds for the end.")] = 0,
+) -> Response:
+    run = await _find(services, id, caller)
+    if stream:
+        return _stream(request, services, run, -1 if starting_after is None else starting_after, ids)
+    if starting_after:
+        raise Invalid("starting_after is only supported when stream=true.", param="starting_after")
+    if wait and not run.status.terminal:
+        return FinishedResponse(services, run, seconds=wait)
+    tag = f'"{run.status}-{run.attempt}"'
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers={"etag": tag})
+    return Json(run.response or response_object(run), headers={"etag": tag})
+
+
+@router.post("/responses/{id}/cancel", summary="Cancel a response")
+async def cancel_response(id: str, services: Replica, caller: Caller) -> Response:
+    run = await cancel(services, await _find(services, id, caller))
+    return Json(run.response or response_object(run))
+
+
+@router.delete("/responses/{id}", summary="Delete a response and its events")
+async def delete(id: str, services: Replica, caller: Caller) -> Response:
+    run = await _find(services, id, caller)
+    await services.database.run(lambda c: runs.delete(c, run.run_id, caller))
+    return Json({"id": response_id(run.run_id), "object": "response", "deleted": True})
+
+
+def _stream(request: Request, services: Services, run: Run, starting_after: int, ids: bool) -> Response:
+    if ids and (last := request.headers.get("last-event-id", "")).isdecimal() and len(last) < 10:
+        starting_after = int(last)  # a browser repeats the URL when it reconnects: its own cursor is the later one
+        if run.status.terminal and starting_after >= run.last_seq:
+            return Response(status_code=204)  # the only answer that stops EventSource
+    return EventStream(services.tail, run, starting_after=starting_after, ids=ids)
+
+
+async def _find(services: Services, id: str, caller: str) -> Run:
+    run_id = parse_response_id(id)
+    run = await services.database.run(lambda c: runs.read(c, run_id, caller)) if run_id else None
+    if run is None:
+        raise RunNotFound(f"Response with id '{id[:100]}' not found.", param="id")
+    return run
+
+
+async def _read_json(request: Request, limit: int) -> Any:
+    body = bytearray()
+    size = 0
+    more = True
+    while more:
+        message: Message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Invalid("The client disconnected before its request was complete.")
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size <= limit:
+            body += piece
+        more = message.get("more_body", False) and size <= 4 * limit  # read on, so that the client can read the answer
+    if size > limit:
+        raise TooLarge(f"The request body is larger than {limit} bytes (OUTLAST_MAX_REQUEST_BYTES).")
+    if not body.strip():
+        raise Invalid("The request body is empty: send a JSON object.", code="invalid_json")
+    try:
+        return from_json(bytes(body))
+    except ValueError as error:
+        raise Invalid(f"The request body is not valid JSON: {error}.", code="invalid_json") from None
+
+
+# What the document of the API says of the body that is read above.
+SCHEMAS = {"CreateResponse": CreateResponse.model_json_schema(ref_template="#/components/schemas/{model}")}

@@ -1,0 +1,56 @@
+"""Running a replica: uvicorn, with what long streams need of it."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import socket
+
+import structlog
+import uvicorn
+from outlast.shared.settings import Settings
+
+from .app import create_app
+
+log = structlog.get_logger()
+
+_WANTED_FILES = 65_536
+_GRACE_SECONDS = 5
+
+
+class Server(uvicorn.Server):
+    """Aborts streams before it waits for connections to end: they would hold the shutdown for as long as runs last."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        services = getattr(self.config.app.state, "services", None)  # type: ignore[union-attr]
+        if services is not None:
+            services.tail.cut_all()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings, *, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SystemExit when the address is taken or the start fails."""
+    _raise_file_limit()
+    logging.getLogger("uvicorn.error").addFilter(_not_an_aborted_stream)
+    config = uvicorn.Config(
+        create_app(settings), host=host, port=port, log_config=None, access_log=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS, timeout_keep_alive=75, lifespan="on",
+    )  # fmt: skip
+    Server(config).run()
+
+
+def _raise_file_limit() -> None:
+    """Every stream is an open file; the usual limit of 1,024 is for people who have not been asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(_WANTED_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError) as error:  # macOS caps it elsewhere
+        log.warning("files.limit_kept", soft=soft, error=str(error))
+
+
+def _not_an_aborted_stream(record: logging.LogRecord) -> bool:
+    """An abort is what an unfinished answer means here; uvicorn calls it an error of the application."""
+    return "without completing response" not in record.getMessage()

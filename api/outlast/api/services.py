@@ -1,0 +1,34 @@
+"""What a replica holds while it runs, and how a request reaches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from outlast.shared.connections import Database
+from outlast.shared.doorbell import Doorbell
+from outlast.shared.settings import Settings
+
+from .tail import Tail
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    database: Database
+    tail: Tail
+    doorbell: Doorbell
+
+
+def services(request: Request) -> Services:
+    return request.app.state.services
+
+
+def principal(_request: Request) -> str:
+    """Who is calling. Without authentication everybody is the same principal."""
+    return "anonymous"
+
+
+Replica = Annotated[Services, Depends(services)]
+Caller = Annotated[str, Depends(principal)]

@@ -1,0 +1,91 @@
+"""Server-sent events over raw ASGI: frames are encoded once per run and sent as they are to every viewer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import structlog
+from outlast.shared.domain.runs import Run
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .tail import Batch, StreamCut, Tail, Viewer
+
+log = structlog.get_logger()
+
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+}
+
+
+class EventStream(Response):
+    """The events of a run after a number, as they are or as they come, then ``[DONE]``.
+
+    A stream that cannot go on is aborted: the connection closes without the last chunk, since a clean end would look
+    like success. The client asks again with its cursor, here or at another replica.
+    """
+
+    def __init__(self, tail: Tail, run: Run, *, starting_after: int = -1, ids: bool = False) -> None:
+        super().__init__(headers=HEADERS)
+        self._tail = tail
+        self._run = run
+        self._starting_after = starting_after
+        self._ids = ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self._start_headers()})
+        if self._run.status.terminal and self._starting_after >= self._run.last_seq:
+            await send({"type": "http.response.body", "body": DONE})
+            return
+        try:
+            async with self._tail.viewing(self._run, self._starting_after) as viewer:
+                watch = asyncio.create_task(_cut_on_disconnect(receive, viewer))
+                try:
+                    await self._send_all(viewer, send)
+                finally:
+                    watch.cancel()
+        except StreamCut:
+            return  # without the last chunk: the server closes the connection
+        except asyncio.CancelledError:
+            if not viewer.is_cut:
+                raise
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]  # cut by the tail: this client takes nothing
+
+    def _start_headers(self) -> list[tuple[bytes, bytes]]:
+        return [(name, value) for name, value in self.raw_headers if name != b"content-length"]
+
+    async def _send_all(self, viewer: Viewer, send: Send) -> None:
+        if self._ids:  # a browser reconnects by itself: not all of them at once
+            await _send(viewer, send, b"retry: %d\n\n" % random.randint(1000, 3000))
+        while True:
+            batch = await self._tail.read(viewer)
+            if batch.frames or not batch.ended:
+                await _send(viewer, send, self._encode(batch))
+            if batch.ended:
+                await send({"type": "http.response.body", "body": DONE})
+                return
+
+    def _encode(self, batch: Batch) -> bytes:
+        if not batch.frames:
+            return PING
+        if not self._ids:
+            return b"".join(batch.frames)
+        return b"".join(b"id: %d\n%b" % (n, frame) for n, frame in enumerate(batch.frames, batch.first_seq))
+
+
+async def _send(viewer: Viewer, send: Send, body: bytes) -> None:
+    viewer.sending_since = asyncio.get_running_loop().time()
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    viewer.sending_since = None
+
+
+async def _cut_on_disconnect(receive: Receive, viewer: Viewer) -> None:
+    """After a disconnect send() silently does nothing, so the stream has to be told."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    viewer.cut()

@@ -1,0 +1,231 @@
+"""The tail of every watched log in this process, gap-free.
+
+Why no event is lost, doubled or reordered (docs/event-log.md has the long form): appends of a run commit in order of
+number, so every read sees a prefix; a hub is registered before its first read, and marked dirty by every hint, after every
+LISTEN and by the poll; the mark is cleared before the read; a hub takes only what continues it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import structlog
+from outlast.shared.connections import Database
+from outlast.shared.domain.errors import Unavailable
+from outlast.shared.domain.runs import Run
+from outlast.shared.notifications import listen
+from outlast.shared.settings import Settings
+from outlast.shared.store import events
+
+from .hub import Batch, Hub, StreamCut, Viewer, frame
+
+log = structlog.get_logger()
+
+_LINGER_SECONDS = 5.0  # a reconnecting client finds its hub still there
+_WHEEL_SECONDS = 1.0
+_UNHEARD_POLL_SECONDS = 0.25  # while LISTEN does not work, the poll is all there is
+
+
+class Tail:
+    """Hands out events of any run as they are committed by whichever worker."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._reader = database.dedicated()
+        self._hubs: dict[UUID, Hub] = {}
+        self._dirty: set[UUID] = set()
+        self._something_dirty = asyncio.Event()
+        self._now = asyncio.get_running_loop().time
+        self.listening = False
+        self.stopping = False
+
+    @property
+    def streams(self) -> int:
+        return sum(len(hub.viewers) for hub in self._hubs.values())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Tail]:
+        loops = [self._read_forever(), self._poll_forever(), self._turn_wheel()]
+        if self._settings.tail == "listen":
+            loops.append(self._listen_forever())
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        try:
+            yield self
+        finally:
+            self.cut_all()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._reader.close()
+
+    def cut_all(self) -> None:
+        """Abort every stream, now and from now on: their clients go on at another replica."""
+        self.stopping = True
+        for hub in self._hubs.values():
+            hub.cut()
+
+    # -- what a stream does --------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def viewing(self, run: Run, starting_after: int) -> AsyncIterator[Viewer]:
+        """Watch a run from the event after this number (-1: from the first)."""
+        hub = self._hubs.get(run.run_id)
+        if hub is None:
+            # Never beyond what exists, or a later viewer could not be served up to where the ring begins.
+            hub = self._hubs[run.run_id] = Hub(run.run_id, min(starting_after, run.last_seq) + 1)
+        viewer = Viewer(hub, starting_after + 1, self._now())
+        hub.viewers.add(viewer)
+        if self.stopping:
+            viewer.cut()
+        self._mark(run.run_id)
+        try:
+            yield viewer
+        finally:
+            hub.viewers.discard(viewer)
+            hub.idle_since = self._now()
+
+    async def read(self, viewer: Viewer) -> Batch:
+        """The next events for this viewer; waits for them. Raises StreamCut when there can be no more."""
+        while True:
+            if viewer.behind_ring:
+                batch = await self._read_history(viewer)
+            else:
+                batch = viewer.take()
+            if batch is not None:
+                viewer.quiet_since = self._now()
+                return batch
+            await viewer.wait()
+            if self._quiet_for(viewer) >= self._settings.ping_seconds:
+                viewer.quiet_since = self._now()
+                return Batch(viewer.cursor, [], ended=False)
+
+    async def wait_for_end(self, run: Run, seconds: float | None = None) -> None:
+        """Until the run has ended or the time is over."""
+        try:
+            async with asyncio.timeout(seconds), self.viewing(run, run.last_seq) as viewer:
+                while not (await self.read(viewer)).ended:
+                    pass
+        except TimeoutError:
+            return
+
+    def _quiet_for(self, viewer: Viewer) -> float:
+        return self._now() - viewer.quiet_since
+
+    async def _read_history(self, viewer: Viewer) -> Batch:
+        """A page from before the ring, for this viewer alone. It may reach into the ring; the cursor only moves on."""
+        if viewer.is_cut:
+            raise StreamCut
+        run_id, cursor = viewer.hub.run_id, viewer.cursor
+        try:
+            pages = await self._database.run(lambda c: events.read_from(c, [(run_id, cursor)]), patience_seconds=30)
+        except Unavailable:
+            raise StreamCut from None
+        lines = [line for chunk in pages.get(run_id, ()) for line in chunk.lines_from(cursor)]
+        if not lines:  # it was there: the run has been deleted
+            raise StreamCut
+        viewer.cursor = cursor + len(lines)
+        return Batch(cursor, [frame(line) for line in lines], ended=viewer.hub.closed and viewer.cursor >= viewer.hub.next)
+
+    # -- what keeps the hubs up to date --------------------------------------------------------------------------------
+
+    def _mark(self, run_id: UUID) -> None:
+        self._dirty.add(run_id)
+        self._something_dirty.set()
+
+    def _mark_all(self) -> None:
+        for run_id in self._hubs:
+            self._mark(run_id)
+
+    def _hint(self, heads: Iterable[tuple[UUID, int]]) -> None:
+        """A number is only a hint: a fenced-off worker may announce one that was never committed."""
+        for run_id, last_seq in heads:
+            hub = self._hubs.get(run_id)
+            if hub is not None and last_seq >= hub.next:
+                self._mark(run_id)
+
+    async def _read_forever(self) -> None:
+        while True:
+            await self._something_dirty.wait()
+            await self.read_once()
+
+    async def read_once(self) -> None:
+        """One query for all runs that have grown."""
+        self._something_dirty.clear()
+        taken, self._dirty = self._dirty, set()  # cleared before the read: a hint during it marks again
+        hubs = [hub for run_id in taken if (hub := self._hubs.get(run_id)) and hub.viewers and not hub.closed]
+        if not hubs:
+            return
+        try:
+            pages = await self._reader.run(lambda c: events.read_from(c, [(hub.run_id, hub.next) for hub in hubs]))
+        except Unavailable:
+            for hub in hubs:
+                self._mark(hub.run_id)
+            await asyncio.sleep(random.uniform(0.05, 0.2))
+            return
+        for hub in hubs:
+            if page := pages.get(hub.run_id):
+                hub.extend(page)
+                hub.wake()
+                if not hub.closed and events.may_be_cut(page):
+                    self._mark(hub.run_id)
+
+    async def _listen_forever(self) -> None:
+        while True:
+            try:
+                async for heads in listen(self._database):
+                    if heads:
+                        self._hint(heads)
+                    else:
+                        self.listening = True
+                        self._mark_all()  # what committed before LISTEN took effect was not notified
+            except Unavailable as error:
+                if self.listening:
+                    log.warning("listener.lost", error=error.message)
+                self.listening = False
+                await asyncio.sleep(random.uniform(0.05, 0.5))
+
+    async def _poll_forever(self) -> None:
+        while True:
+            interval = self._settings.poll_interval_seconds
+            await asyncio.sleep(interval if self.listening else min(interval, _UNHEARD_POLL_SECONDS))
+            await self.poll_once()
+
+    async def poll_once(self) -> None:
+        """The safety net: ask for the heads of all watched runs."""
+        watched = [hub for hub in self._hubs.values() if hub.viewers]
+        if not watched:
+            return
+        try:
+            heads = await self._database.run(lambda c: events.heads(c, [hub.run_id for hub in watched]), patience_seconds=0)
+        except Unavailable:
+            return
+        self._hint(heads.items())
+        for hub in watched:
+            if hub.run_id not in heads:  # deleted
+                hub.cut()
+
+    async def _turn_wheel(self) -> None:
+        """One timer for all streams: signs of life, clients that take nothing, rings and hubs that are no longer needed."""
+        while True:
+            await asyncio.sleep(min(_WHEEL_SECONDS, self._settings.ping_seconds / 4))
+            now = self._now()
+            for hub in list(self._hubs.values()):
+                hub.forget_seen()
+                if not hub.viewers and now - hub.idle_since > _LINGER_SECONDS:
+                    del self._hubs[hub.run_id]
+                for viewer in hub.viewers:
+                    self._look_after(viewer, now)
+
+    def _look_after(self, viewer: Viewer, now: float) -> None:
+        if viewer.sending_since is not None:
+            if now - viewer.sending_since > self._settings.slow_client_seconds and viewer.task and not viewer.is_cut:
+                log.warning("stream.slow_client", cursor=viewer.cursor)
+                viewer.cut()
+                viewer.task.cancel()  # it waits in send(), which nothing else can end
+        elif now - viewer.quiet_since >= self._settings.ping_seconds:
+            viewer.wake()

@@ -1,0 +1,1 @@
+"""How Outlast is run: the command line, migrations and embedded services for development."""

@@ -1,0 +1,198 @@
+"""What an agent's author imports.
+
+An agent is an async generator function. It takes the request and a context and yields what it
+says and does; Outlast numbers it, stores it and streams it::
+
+    from outlast.agent import Context, Request, ToolCall, ToolResult
+
+    async def agent(request: Request, context: Context):
+        yield ToolCall("clock", {}, call_id="c1")
+        yield ToolResult("c1", "12:00")
+        yield "It is noon."
+
+A plain ``str`` is the same as ``Text(str)``. The vocabulary is closed: yielding anything else
+fails the run with a message that names the type.
+
+A run may be executed more than once (its worker died, a deploy drained it): ``context.attempt``
+counts from 1, and what earlier attempts streamed is marked superseded for the client. Side effects
+outside Outlast therefore happen at least once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+__all__ = [
+    "Agent",
+    "AgentError",
+    "Approval",
+    "ClientCall",
+    "Context",
+    "Emission",
+    "Reasoning",
+    "Request",
+    "State",
+    "Text",
+    "ToolCall",
+    "ToolResult",
+    "Usage",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer, as long or short as it comes (usually a token or a line).
+
+    Pieces that follow each other form one message; anything else between them ends it.
+    """
+
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of a summary of the agent's reasoning, shown to the client as such."""
+
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the agent runs itself. A `ToolResult` with the same ``call_id`` must follow.
+
+    ``arguments`` is a JSON object, or its text. Several calls may be open at once.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] | str
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """The outcome of a `ToolCall`: its output, or with ``error`` the reason why there is none."""
+
+    call_id: str
+    output: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCall:
+    """A function of the client's (from ``request.tools``) that the client is asked to run.
+
+    It is held back until the run completes, so that the client never sees half of it or one that a
+    later attempt takes back. The client answers with a ``function_call_output`` item.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] | str
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A tool call that a person must approve first. Held back like `ClientCall`; ends the run.
+
+    The client answers with an ``mcp_approval_response`` item that names ``approval_id``.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] | str
+    approval_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens spent since the last `Usage`. The response shows the sum over the run."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Values for the response's ``custom_outputs``; later ones replace earlier ones by key."""
+
+    values: Mapping[str, Any]
+
+
+Emission = Text | Reasoning | ToolCall | ToolResult | ClientCall | Approval | Usage | State
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the client posted to ``/responses``.
+
+    ``input`` is always a list of items (a string became one user message). ``body`` is the whole
+    request as it was given, unknown fields included.
+    """
+
+    input: Sequence[Mapping[str, Any]]
+    body: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def instructions(self) -> str | None:
+        return self.body.get("instructions")
+
+    @property
+    def tools(self) -> Sequence[Mapping[str, Any]]:
+        """The tools that the client offers, as it described them."""
+        return self.body.get("tools") or ()
+
+    @property
+    def custom_inputs(self) -> Mapping[str, Any]:
+        return self.body.get("custom_inputs") or {}
+
+    @property
+    def text(self) -> str:
+        """The text of the last user message: what is being asked. Empty when there is none."""
+        for item in reversed(self.input):
+            if item.get("type", "message") == "message" and item.get("role") == "user":
+                content = item.get("content") or ""
+                if isinstance(content, str):
+                    return content
+                return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where and as whose the agent runs."""
+
+    response_id: str
+    """``resp_…``, as the client knows it."""
+    thread_id: str
+    """The conversation, as the client knows it."""
+    principal: str
+    """Who is calling."""
+    agent: str
+    """The name under which the agent is served."""
+    attempt: int
+    """1 for the first try."""
+    deadline: datetime | None
+    """When the run will be ended, over all its attempts."""
+
+
+class Agent(Protocol):
+    """The shape of a function agent."""
+
+    def __call__(self, request: Request, context: Context, /) -> AsyncIterator[Emission | str]: ...
+
+
+class AgentError(Exception):
+    """Fail the run with a message that the client may read.
+
+    Any other exception fails it too, but the client learns no more than that it happened: a
+    traceback may hold secrets. ``code`` becomes ``response.error.code``.
+    """
+
+    def __init__(self, message: str, *, code: str = "agent_error") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code

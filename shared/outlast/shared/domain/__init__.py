@@ -1,0 +1,1 @@
+"""The words of Outlast as values and pure functions. Imports the standard library only."""

@@ -1,0 +1,57 @@
+"""What can go wrong, by kind. A class's docstring is its default message. No error knows HTTP."""
+
+from __future__ import annotations
+
+
+class OutlastError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, message: str | None = None, *, param: str | None = None, code: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.param = param
+        self.code = code or self.default_code
+        super().__init__(self.message)
+
+    default_code: str | None = None
+
+
+class Invalid(OutlastError):
+    """The request is not valid."""
+
+    default_code = "invalid_value"
+
+
+class NotFound(OutlastError):
+    """There is no such thing, or it is another principal's."""
+
+    default_code = "not_found"
+
+
+class RunNotFound(NotFound):
+    """No response with this id was found."""
+
+    default_code = "response_not_found"
+
+
+class AlreadyFinished(OutlastError):
+    """The run has finished already."""
+
+    default_code = "already_finished"
+
+
+class Unavailable(OutlastError):
+    """The database cannot be reached."""
+
+    default_code = "unavailable"
+
+
+class SchemaMismatch(OutlastError):
+    """The database's schema is not the one this release needs."""
+
+    default_code = "schema_mismatch"
+
+
+class LeaseLost(OutlastError):
+    """This attempt may not write any more: the run was taken over, cancelled or deleted."""
+
+    default_code = "lease_lost"

@@ -1,0 +1,99 @@
+"""The run: its statuses and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class RunStatus(StrEnum):
+    """The Responses API's own statuses, inside and outside."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INCOMPLETE = "incomplete"
+
+    @property
+    def terminal(self) -> bool:
+        return self not in (RunStatus.QUEUED, RunStatus.IN_PROGRESS)
+
+
+class ToolItems(StrEnum):
+    """How tools that the server runs appear in the stream; chosen once per run, since the log has one form."""
+
+    MCP_CALL = "mcp_call"
+    FUNCTION_CALL = "function_call"
+    HIDDEN = "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A run to be, as the API accepts it. Its first events are stored with it."""
+
+    run_id: UUID
+    thread_id: UUID
+    thread: str
+    principal: str
+    agent: str
+    created_at: datetime
+    timeout_seconds: int
+    background: bool
+    store: bool
+    tool_items: ToolItems
+    previous_run_id: UUID | None
+    request: Mapping[str, Any]
+    queue: str = "default"
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of an agent for one request."""
+
+    run_id: UUID
+    thread: str
+    principal: str
+    agent: str
+    status: RunStatus
+    attempt: int
+    created_at: datetime
+    deadline_at: datetime | None
+    background: bool
+    store: bool
+    tool_items: ToolItems
+    request: Mapping[str, Any]
+    last_seq: int
+    """The highest number in its log when this was read."""
+    response: str | None = None
+    """The final response object as JSON text, once it has finished."""
+    cancel_requested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A line in a list of runs."""
+
+    run_id: UUID
+    agent: str
+    status: RunStatus
+    attempt: int
+    thread: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right of one attempt to write its run."""
+
+    run_id: UUID
+    attempt: int

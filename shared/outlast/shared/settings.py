@@ -1,0 +1,151 @@
+"""Everything that can be set, from the environment and ``outlast.toml`` (the environment wins). Built once, passed down."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from .domain.errors import OutlastError
+
+CONFIG_FILE = "outlast.toml"
+
+
+class SettingsError(OutlastError):
+    """A setting is wrong."""
+
+
+def _plain(name: str, **options: Any) -> Any:
+    """A field whose environment variable has no OUTLAST_ prefix: a name that hosts and templates already use."""
+    return Field(validation_alias=AliasChoices(name.upper(), name), **options)
+
+
+class Settings(BaseSettings):
+    """One frozen object. Units are in the names; relations between settings are checked."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OUTLAST_", toml_file=CONFIG_FILE, frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    database_url: SecretStr | None = _plain("database_url", default=None)
+    redis_url: SecretStr | None = _plain("redis_url", default=None)
+    task_timeout_seconds: int = _plain("task_timeout_seconds", default=3600, gt=0)
+    poll_interval_seconds: float = _plain("poll_interval_seconds", default=1.0, gt=0)
+
+    db_schema: str = Field(default="outlast", validation_alias=AliasChoices("OUTLAST_SCHEMA", "schema"))
+    """The Postgres schema. Names on Redis and NOTIFY channels carry it, so two Outlasts may share both servers."""
+    agents: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict[str, str])
+    """name -> module:attribute; the first is the default."""
+    strict_models: bool = False
+    """Refuse a ``model`` that names no agent, rather than run the default agent."""
+    auth: Literal["none"] | None = None
+    """Who may call. Unset means none, and then only on a loopback address."""
+    data_dir: str = ".outlast"
+    """Where ``outlast dev`` keeps its embedded servers' data."""
+
+    tail: Literal["listen", "poll"] = "listen"
+    """How an API replica learns of new events; poll where LISTEN cannot work (a transaction pooler)."""
+    max_request_bytes: int = Field(default=16 * 2**20, gt=0)
+    ping_seconds: float = Field(default=15.0, gt=0)
+    """A silent stream gets a comment this often, so that no proxy closes it."""
+    slow_client_seconds: float = Field(default=60.0, gt=0)
+    """A client that takes nothing for so long is disconnected; it may come back and go on."""
+    api_connections: int = Field(default=10, ge=2)
+
+    concurrency: int = Field(default=100, gt=0)
+    """Runs at once in one worker."""
+    queues: Annotated[tuple[str, ...], NoDecode] = ("default",)
+    worker_connections: int = Field(default=6, ge=2)
+    lease_seconds: float = Field(default=6.0, gt=0)
+    beat_seconds: float = Field(default=1.5, gt=0)
+    """How often leases are renewed, cancels noticed and unannounced runs looked for."""
+    drain_seconds: float = Field(default=10.0, ge=0)
+    """How long a stopping worker lets its runs go on before it hands them back."""
+    buffer_events: int = Field(default=1000, gt=0)
+    """Events of one run that may wait for the database; beyond it the agent waits."""
+    buffer_bytes: int = Field(default=2**20, gt=0)
+    flush_min_interval_ms: float = Field(default=0.0, ge=0)
+    """Wait at least so long between two flushes: fewer, larger commits where Postgres is the scarce resource."""
+
+    log_format: Literal["console", "json"] | None = None
+    """Unset: console on a terminal, else JSON."""
+    log_level: str = Field(default="info", validation_alias=AliasChoices("OUTLAST_LOG_LEVEL", "LOG_LEVEL", "log_level"))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("agents", mode="before")
+    @classmethod
+    def _parse_agents(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [entry.partition("=") for entry in value.split(",") if entry.strip()]
+        return {name.strip(): target.strip() for name, _, target in pairs}
+
+    @field_validator("agents")
+    @classmethod
+    def _check_agents(cls, agents: dict[str, str]) -> dict[str, str]:
+        for name, target in agents.items():
+            module, _, attribute = target.partition(":")
+            if not (name and module and attribute):
+                raise ValueError(f"{name or '(no name)'}={target}: write name=module:attribute")
+        return agents
+
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _parse_queues(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("db_schema")
+    @classmethod
+    def _check_schema(cls, name: str) -> str:
+        # NOTIFY channels hold 63 bytes and carry the schema's name; Postgres keeps pg_ for itself.
+        if not 1 <= len(name.encode()) <= 48 or name.startswith("pg_") or not name.isprintable():
+            raise ValueError("1 to 48 bytes of printable text that does not begin with pg_")
+        return name
+
+    @model_validator(mode="after")
+    def _check_relations(self) -> Self:
+        if self.beat_seconds * 3 > self.lease_seconds:
+            raise ValueError("OUTLAST_LEASE_SECONDS must be at least three times OUTLAST_BEAT_SECONDS")
+        return self
+
+    @property
+    def default_agent(self) -> str | None:
+        return next(iter(self.agents), None)
+
+    def required_database_url(self) -> str:
+        if self.database_url is None:
+            raise SettingsError("DATABASE_URL is not set: the URL of a Postgres, as in postgresql://user:password@host/name")
+        return self.database_url.get_secret_value()
+
+    def required_redis_url(self) -> str:
+        if self.redis_url is None:
+            raise SettingsError("REDIS_URL is not set: the URL of a Redis or Valkey, as in redis://host:6379/0")
+        return self.redis_url.get_secret_value()
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings of this process. Raises SettingsError, which names what is wrong but never repeats a value."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise SettingsError("; ".join(problems)) from None
+    except ValueError as error:  # outlast.toml is not TOML
+        raise SettingsError(f"{CONFIG_FILE}: {error}") from None

@@ -1,0 +1,74 @@
+"""Leases: the time-bounded right of an attempt to write its run. All times are the database's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from ..connections import Connection
+from ..domain.runs import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a heartbeat learned: the runs still held, and those of them that somebody wants cancelled."""
+
+    held: frozenset[UUID]
+    cancelled: frozenset[UUID]
+
+
+async def renew(connection: Connection, leases: Sequence[Lease], *, lease_seconds: float) -> Renewal:
+    """Renew these leases in one statement. Guarded by the attempt, not by time: a late owner that nobody replaced goes on."""
+    cursor = await connection.execute(
+        """
+        WITH mine AS MATERIALIZED (
+            SELECT l.run_id FROM run_leases l
+            JOIN unnest(%b::uuid[], %b::int[]) AS m(run_id, attempt) ON m.run_id = l.run_id AND m.attempt = l.attempt
+            ORDER BY l.run_id FOR NO KEY UPDATE OF l),
+        renewed AS (
+            UPDATE run_leases SET lease_until = now() + make_interval(secs => %s)
+            WHERE run_id = ANY(ARRAY(SELECT run_id FROM mine)) RETURNING run_id)
+        SELECT r.id, r.cancel_requested_at IS NOT NULL FROM renewed JOIN runs r ON r.id = renewed.run_id
+        """,
+        ([lease.run_id for lease in leases], [lease.attempt for lease in leases], lease_seconds),
+        prepare=True,
+    )
+    rows = await cursor.fetchall()
+    return Renewal(frozenset(row[0] for row in rows), frozenset(row[0] for row in rows if row[1]))
+
+
+# A run that goes back to the queue keeps its turn, so it is next.
+_REQUEUE = """
+r AS MATERIALIZED (
+    SELECT runs.id FROM runs JOIN d ON d.run_id = runs.id AND d.attempt = runs.attempt
+    WHERE runs.status = 'in_progress' ORDER BY runs.id FOR NO KEY UPDATE OF runs {skip}),
+l AS (
+    DELETE FROM run_leases USING d WHERE run_leases.run_id = d.run_id AND run_leases.attempt = d.attempt {still}
+    AND run_leases.run_id = ANY(ARRAY(SELECT id FROM r)) RETURNING run_leases.run_id)
+UPDATE runs SET status = 'queued', ready = true, last_cause = %(cause)s
+WHERE id = ANY(ARRAY(SELECT run_id FROM l)) RETURNING id
+"""
+_RELEASE = "WITH d AS (SELECT * FROM unnest(%(run_ids)b::uuid[], %(attempts)b::int[]) AS d(run_id, attempt))," + (
+    _REQUEUE.format(skip="", still="")
+)
+_TAKE_BACK = "WITH d AS MATERIALIZED (SELECT run_id, attempt FROM run_leases WHERE lease_until < now())," + (
+    _REQUEUE.format(skip="SKIP LOCKED", still="AND run_leases.lease_until < now()")
+)
+
+
+async def release(connection: Connection, leases: Sequence[Lease], *, cause: str) -> list[UUID]:
+    """Hand runs back to the head of the queue. Returns those that were still held."""
+    values = {
+        "run_ids": [lease.run_id for lease in leases],
+        "attempts": [lease.attempt for lease in leases],
+        "cause": cause,
+    }
+    cursor = await connection.execute(_RELEASE, values)
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def take_back_expired(connection: Connection) -> list[UUID]:
+    """Hand the runs of silent workers back to the head of the queue."""
+    cursor = await connection.execute(_TAKE_BACK, {"cause": "lease_expired"})
+    return [row[0] for row in await cursor.fetchall()]

@@ -1,0 +1,250 @@
+"""Runs: read, claim, finish, release, cancel. Each change is one guarded statement; its rows say whether it applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from ..connections import Connection
+from ..domain.events import Chunk
+from ..domain.runs import Lease, Run, RunStatus, RunSummary, ToolItems
+from ..notifications import notify, payloads
+from ..wire import from_json
+
+_RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at, r.deadline_at, r.background, r.store,
+          r.tool_items, r.request, h.last_seq, r.response, r.cancel_requested_at IS NOT NULL"""
+
+
+async def read(connection: Connection, run_id: UUID, principal: str) -> Run | None:
+    cursor = await connection.execute(
+        f"""SELECT {_RUN} FROM runs r JOIN run_heads h ON h.run_id = r.id JOIN threads t ON t.id = r.thread_id
+            WHERE r.id = %s AND r.principal = %s""",
+        (run_id, principal),
+        prepare=True,
+    )
+    row = await cursor.fetchone()
+    return _run(row) if row else None
+
+
+async def recent(connection: Connection, *, limit: int, status: RunStatus | None = None) -> list[RunSummary]:
+    """The newest runs of all principals, for operators."""
+    cursor = await connection.execute(
+        """SELECT r.id, r.agent, r.status, r.attempt, t.name, r.created_at, r.started_at, r.finished_at, h.last_seq
+           FROM runs r JOIN run_heads h ON h.run_id = r.id JOIN threads t ON t.id = r.thread_id
+           WHERE %(status)s::text IS NULL OR r.status = %(status)s ORDER BY r.id DESC LIMIT %(limit)s""",
+        {"status": status.value if status else None, "limit": limit},
+    )
+    return [RunSummary(row[0], row[1], RunStatus(row[2]), *row[3:]) for row in await cursor.fetchall()]
+
+
+async def claim(
+    connection: Connection, *, queues: Sequence[str], limit: int, owner: str, lease_seconds: float
+) -> list[Run]:
+    """Take the best ready runs of these queues, each with a new attempt, its lease and the fence moved to it."""
+    taken: list[Run] = []
+    for queue in queues:  # one index range each: a list of queues in one statement could not be read in order
+        if len(taken) < limit:
+            taken += await _claim(connection, queue, limit - len(taken), owner, lease_seconds)
+    return taken
+
+
+async def _claim(connection: Connection, queue: str, limit: int, owner: str, lease_seconds: float) -> list[Run]:
+    cursor = await connection.execute(
+        f"""
+        WITH c AS MATERIALIZED (
+            SELECT id FROM runs WHERE queue = %s AND status = 'queued' AND ready
+            ORDER BY queue, priority, turn, created_at LIMIT %s FOR NO KEY UPDATE SKIP LOCKED),
+        r AS (
+            UPDATE runs SET status = 'in_progress', attempt = attempt + 1, started_at = coalesce(started_at, now()),
+                   deadline_at = coalesce(deadline_at, now() + make_interval(secs => timeout_seconds))
+            WHERE id = ANY(ARRAY(SELECT id FROM c)) RETURNING *),
+        l AS (
+            INSERT INTO run_leases (run_id, attempt, owner, lease_until)
+            SELECT id, attempt, %s, now() + make_interval(secs => %s) FROM r ORDER BY id),
+        h AS (
+            UPDATE run_heads SET attempt = r.attempt FROM r WHERE run_heads.run_id = r.id
+            RETURNING run_heads.run_id, run_heads.last_seq)
+        SELECT {_RUN} FROM r JOIN h ON h.run_id = r.id JOIN threads t ON t.id = r.thread_id ORDER BY r.turn, r.id
+        """,
+        (queue, limit, owner, lease_seconds),
+        prepare=True,
+    )
+    return [_run(row) for row in await cursor.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ends: its status, its final response and its last events, the terminal one last of all."""
+
+    status: RunStatus
+    response: str
+    chunk: Chunk
+
+
+# Status, terminal event and the end of the log change together or not at all. Each step takes its rows from the one
+# before, so that locks are taken in order; the lease is locked before the head and goes only if the head agreed.
+_FINISH = """
+WITH t AS MATERIALIZED (
+    SELECT id FROM threads WHERE id = (SELECT thread_id FROM runs WHERE id = %(run_id)s) FOR NO KEY UPDATE),
+r AS MATERIALIZED (
+    SELECT id FROM runs WHERE id = %(run_id)s AND thread_id = (SELECT id FROM t)
+    AND status = %(held_as)s AND attempt = %(attempt)s FOR NO KEY UPDATE),
+l AS MATERIALIZED (SELECT run_id FROM run_leases WHERE run_id = (SELECT id FROM r) FOR UPDATE),
+h AS (
+    UPDATE run_heads SET last_seq = %(last_seq)s, closed = true
+    WHERE run_id = (SELECT id FROM r) AND (SELECT count(*) FROM l) >= 0
+      AND attempt = %(attempt)s AND last_seq = %(first_seq)s - 1 AND NOT closed
+    RETURNING run_id),
+d AS (DELETE FROM run_leases WHERE run_id = (SELECT run_id FROM h)),
+e AS (
+    INSERT INTO run_events (run_id, first_seq, last_seq, data)
+    SELECT run_id, %(first_seq)s, %(last_seq)s, %(data)s FROM h)
+UPDATE runs SET status = %(status)s, response = %(response)s, finished_at = now()
+WHERE id = (SELECT run_id FROM h) RETURNING id
+"""
+# What waits on the thread is made ready by a second statement, whose snapshot is later than the lock on the thread's row.
+_PROMOTE = """
+UPDATE runs SET ready = true WHERE id = (
+    SELECT w.id FROM runs w WHERE w.thread_id = {thread_id} AND w.status = 'queued' AND NOT w.ready AND w.run_at <= now()
+    AND NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id
+                    AND (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready)))
+    ORDER BY w.created_at, w.id LIMIT 1)
+"""
+_PROMOTE_AFTER_RUN = _PROMOTE.format(thread_id="(SELECT thread_id FROM runs WHERE id = %(run_id)s)")
+_PROMOTE_IN_THREAD = _PROMOTE.format(thread_id="%(thread_id)s")
+
+
+async def finish(connection: Connection, schema: str, lease: Lease, ending: Ending) -> bool:
+    """End a run that this attempt holds. False: it does not hold it any more, or its log is not where it was thought."""
+    return await _finish(connection, schema, RunStatus.IN_PROGRESS, lease, ending)
+
+
+async def finish_queued(connection: Connection, schema: str, lease: Lease, ending: Ending) -> bool:
+    """End a run that nobody holds. False: it has been claimed or has ended meanwhile."""
+    return await _finish(connection, schema, RunStatus.QUEUED, lease, ending)
+
+
+async def _finish(
+    connection: Connection, schema: str, held_as: RunStatus, lease: Lease, ending: Ending
+) -> bool:
+    values: dict[str, Any] = {
+        "run_id": lease.run_id,
+        "attempt": lease.attempt,
+        "held_as": held_as.value,
+        "first_seq": ending.chunk.first_seq,
+        "last_seq": ending.chunk.last_seq,
+        "data": ending.chunk.data,
+        "status": ending.status.value,
+        "response": ending.response,
+    }
+    async with connection.pipeline() as pipeline:
+        finished = await connection.execute(_FINISH, values, prepare=True)
+        await connection.execute(_PROMOTE_AFTER_RUN, values, prepare=True)
+        await pipeline.sync()  # commits both; the hint must not share their transaction
+        await notify(connection, schema, payloads([(lease.run_id, ending.chunk.last_seq)]))
+    return await finished.fetchone() is not None
+
+
+async def request_cancel(connection: Connection, run_id: UUID, principal: str) -> bool:
+    """Ask the attempt that holds this run to end it. False: the run is not in progress."""
+    cursor = await connection.execute(
+        """UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now())
+           WHERE id = %s AND principal = %s AND status = 'in_progress' RETURNING id""",
+        (run_id, principal),
+    )
+    return await cursor.fetchone() is not None
+
+
+async def delete(connection: Connection, run_id: UUID, principal: str) -> bool:
+    """Remove a run and its events. An attempt that still holds it finds its lease gone."""
+    async with connection.transaction():
+        cursor = await connection.execute(
+            """SELECT id FROM threads WHERE id = (SELECT thread_id FROM runs WHERE id = %s AND principal = %s)
+               FOR NO KEY UPDATE""",
+            (run_id, principal),
+        )
+        thread = await cursor.fetchone()
+        if thread is None:
+            return False
+        gone = await connection.execute("DELETE FROM runs WHERE id = %s", (run_id,))
+        await connection.execute(_PROMOTE_IN_THREAD, {"thread_id": thread[0]})
+        return gone.rowcount == 1
+
+
+async def promote_orphans(connection: Connection) -> int:
+    """Make ready the first waiting run of every thread that has no active one. Returns how many."""
+    cursor = await connection.execute(
+        """
+        WITH waiting AS MATERIALIZED (
+            SELECT DISTINCT ON (thread_id) id, thread_id FROM runs
+            WHERE status = 'queued' AND NOT ready AND run_at <= now() ORDER BY thread_id, created_at, id),
+        free AS MATERIALIZED (
+            SELECT w.id FROM waiting w JOIN threads t ON t.id = w.thread_id
+            WHERE NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id
+                              AND (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready)))
+            ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED)
+        UPDATE runs SET ready = true WHERE id IN (SELECT id FROM free) AND status = 'queued' RETURNING id
+        """
+    )
+    return len(await cursor.fetchall())
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands: enough to tell whether a write whose answer was lost has been applied."""
+
+    status: RunStatus
+    attempt: int
+    last_seq: int
+    closed: bool
+
+
+async def position(connection: Connection, run_id: UUID) -> Position | None:
+    cursor = await connection.execute(
+        """SELECT r.status, h.attempt, h.last_seq, h.closed FROM runs r JOIN run_heads h ON h.run_id = r.id
+           WHERE r.id = %s""",
+        (run_id,),
+        prepare=True,
+    )
+    row = await cursor.fetchone()
+    return Position(RunStatus(row[0]), *row[1:]) if row else None
+
+
+async def thread_of(connection: Connection, run_id: UUID, principal: str) -> str | None:
+    """The name of the thread that a run belongs to."""
+    cursor = await connection.execute(
+        "SELECT t.name FROM runs r JOIN threads t ON t.id = r.thread_id WHERE r.id = %s AND r.principal = %s",
+        (run_id, principal),
+        prepare=True,
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def queue_depths(connection: Connection) -> dict[str, tuple[int, datetime | None]]:
+    """By status: how many runs, and when the oldest of them was created."""
+    cursor = await connection.execute("SELECT status, count(*), min(created_at) FROM runs GROUP BY status")
+    return {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    return Run(
+        run_id=row[0],
+        thread=row[1],
+        principal=row[2],
+        agent=row[3],
+        status=RunStatus(row[4]),
+        attempt=row[5],
+        created_at=row[6],
+        deadline_at=row[7],
+        background=row[8],
+        store=row[9],
+        tool_items=ToolItems(row[10]),
+        request=from_json(row[11]),
+        last_seq=row[12],
+        response=row[13],
+        cancel_requested=row[14],
+    )

@@ -1,0 +1,44 @@
+"""Events and other JSON as text and bytes. One event is one line: compact JSON, its type first, then its number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from .domain.events import Event
+
+_TYPE_STARTS = len('{"type":"')
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON. Raises TypeError for what JSON or its encoder cannot hold (255 levels deep, lone surrogates)."""
+    return orjson.dumps(value).decode()
+
+
+def from_json(text: str | bytes) -> Any:
+    """Raises ValueError when the text is not JSON."""
+    return orjson.loads(text)
+
+
+def event_line(event: Event) -> str:
+    return to_json({"type": event.type, "sequence_number": event.sequence_number, **event.fields})
+
+
+def type_of(line: str) -> str:
+    """The type of an event line, without parsing it."""
+    return line[_TYPE_STARTS : line.index('"', _TYPE_STARTS)]
+
+
+def event_from(line: str) -> Event:
+    fields = from_json(line)
+    return Event(fields.pop("type"), fields.pop("sequence_number"), fields)
+
+
+def clean(text: str) -> str:
+    """The text without lone surrogates, which UTF-8 cannot hold (a model's token may end within a character)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text

@@ -1,0 +1,159 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kombu import Connection
+from redis import Redis
+
+from outlast.infra.embedded import AlreadyRunning, EmbeddedError, Valkey
+
+STARTER = """
+import sys
+from pathlib import Path
+from outlast.infra.embedded import Valkey
+
+server = Valkey(Path(sys.argv[1]))
+server.start()
+print(server.pid, server.url, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def started_elsewhere(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """Another process which has started a Valkey: the process, the server's number and its URL."""
+    command = [sys.executable, "-c", STARTER, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        pid, url = starter.stdout.readline().split()
+        yield starter, int(pid), url
+        starter.kill()
+
+
+@contextmanager
+def running(valkey: Valkey) -> Iterator["Redis"]:
+    valkey.start()
+    try:
+        with Redis.from_url(valkey.url, decode_responses=True) as client:  # pyright: ignore[reportUnknownMemberType]
+            yield client
+    finally:
+        valkey.stop()
+
+
+def test_data_is_kept_between_starts(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path / "valkey")
+    for count in (1, 2):
+        with running(valkey) as client:
+            assert client.incr("count") == count
+            assert valkey.poll() is None
+    assert valkey.poll() == 0
+    valkey.stop()
+
+
+def test_it_is_a_broker_and_nothing_else(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path / "valkey")
+    with running(valkey) as client:
+        info = client.info("server")
+        assert (info["valkey_version"], info["process_id"], info["tcp_port"]) == (valkey.version, valkey.pid, 0)
+        for setting, value in {"appendfsync": "everysec", "save": "", "maxmemory-policy": "noeviction"}.items():
+            assert client.config_get(setting) == {setting: value}
+
+
+def test_celerys_transport_can_use_it(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path / "valkey")
+    with running(valkey), Connection(valkey.broker_url) as connection:
+        queue = connection.SimpleQueue("bells")
+        queue.put({"ding": "dong"})
+        assert queue.get(timeout=5).payload == {"ding": "dong"}
+        queue.close()
+
+
+def test_what_was_written_survives_kill_9(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path / "valkey")
+    with running(valkey) as client:
+        client.set("key", "value")
+        assert client.execute_command("WAITAOF", 1, 0, 5000)[0] == 1
+        valkey.kill()
+        assert valkey.poll() == -signal.SIGKILL
+
+    with running(Valkey(tmp_path / "valkey")) as client:
+        assert client.get("key") == "value"
+
+
+def test_a_server_that_died_can_be_started_again_by_its_starter(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path / "valkey")
+    with running(valkey) as client:
+        client.set("key", "value")
+        os.kill(valkey.pid, signal.SIGKILL)
+        while valkey.poll() is None:
+            pass
+        with running(valkey) as again:
+            assert again.get("key") == "value"
+
+
+def test_a_path_may_be_long_with_spaces_and_any_letters(tmp_path: Path) -> None:
+    folder = tmp_path / "mit Leerzeichen, 'Häkchen' & 50%" / ("lang" * 25)
+    for count in (1, 2):
+        valkey = Valkey(folder)
+        with running(valkey) as client:
+            assert client.incr("count") == count
+            assert folder not in valkey.socket.parents
+        assert not valkey.socket.parent.exists()
+
+
+def test_while_its_starter_lives_nobody_else_can_start_it(tmp_path: Path) -> None:
+    with started_elsewhere(tmp_path) as (starter, pid, url):
+        with pytest.raises(AlreadyRunning) as raised:
+            Valkey(tmp_path).start()
+        assert f"{tmp_path} is in use by process {starter.pid}" in str(raised.value)
+        assert Redis.from_url(url).info("server")["process_id"] == pid  # pyright: ignore[reportUnknownMemberType]
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_an_orphan_is_ended_and_its_data_kept(tmp_path: Path) -> None:
+    with started_elsewhere(tmp_path) as (starter, orphan, url):
+        Redis.from_url(url).set("key", "value")  # pyright: ignore[reportUnknownMemberType]
+        starter.kill()
+        starter.wait()
+        os.kill(orphan, 0)  # it lives
+
+        with running(Valkey(tmp_path)) as client:
+            assert client.get("key") == "value"
+            assert client.info("server")["process_id"] != orphan
+    assert "Received SIGTERM" in (tmp_path / "valkey.log").read_text()
+
+
+def test_a_failed_start_shows_the_end_of_the_log_and_frees_the_folder(tmp_path: Path) -> None:
+    with running(Valkey(tmp_path)) as client:
+        client.set("key", "value")
+    manifest = next((tmp_path / "data").rglob("*.manifest"))
+    kept = manifest.read_text()
+    manifest.write_text("nonsense")
+
+    with pytest.raises(EmbeddedError, match=r"exit code 1 instead of starting(.|\n)*set REDIS_URL(.|\n)*AOF"):
+        Valkey(tmp_path).start()
+
+    manifest.write_text(kept)
+    with running(Valkey(tmp_path)) as client:
+        assert client.get("key") == "value"
+
+
+def test_a_hostile_socket_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 25)
+    valkey = Valkey(folder)
+    with running(valkey):
+        pass
+    place = valkey.socket.parent
+    place.mkdir(mode=0o777)
+    place.chmod(0o777)
+    try:
+        with pytest.raises(EmbeddedError, match="is open to other users"):
+            Valkey(folder).start()
+        assert list(place.iterdir()) == []
+    finally:
+        place.rmdir()

@@ -1,0 +1,50 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from outlast.infra.embedded.accounts import Account, away_folder, own_account
+from outlast.infra.embedded.errors import EmbeddedError
+
+
+def test_our_own_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    own_account().take(tmp_path)
+
+    assert (tmp_path / "file").stat().st_uid == os.geteuid()
+    assert not own_account().is_other_user
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_gives_a_whole_tree_away_but_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "not ours").touch()
+    tree = tmp_path / "tree"
+    (tree / "folder").mkdir(parents=True)
+    (tree / "folder/file").touch()
+    (tree / "link").symlink_to(tmp_path / "not ours")
+
+    Account(12345, 12345).take(tree)
+
+    assert {path.lstat().st_uid for path in (tree, *tree.rglob("*"))} == {12345}
+    assert (tmp_path / "not ours").stat().st_uid == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can take any file")
+def test_a_plain_user_is_told_whose_files_they_are(tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedError, match=f"belongs to user {os.geteuid()}.*sudo chown -R 12345"):
+        Account(12345, 12345).take(tmp_path)
+
+
+def test_data_elsewhere_is_found_again_and_a_tampered_name_is_not_followed(tmp_path: Path) -> None:
+    folder, away = tmp_path / "project", tmp_path / "away"
+    folder.mkdir()
+
+    first = away_folder(folder, own_account(), away=away)
+
+    assert first.parent == away
+    assert stat.S_IMODE(first.stat().st_mode) == 0o700
+    assert away_folder(folder, own_account(), away=away) == first
+    (folder / "away").write_text("../project")
+    assert away_folder(folder, own_account(), away=away) not in (first, folder)

@@ -1,0 +1,172 @@
+"""One attempt at one run, from claim to end: rebuild what earlier attempts wrote, drive the agent, store, finish."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from contextlib import aclosing
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, cast
+
+import structlog
+from outlast.agent import Agent, AgentError, Context, Request
+from outlast.shared.connections import Database
+from outlast.shared.domain.errors import LeaseLost
+from outlast.shared.domain.events import Event
+from outlast.shared.domain.ids import response_id
+from outlast.shared.domain.runs import Lease, Run, RunStatus
+from outlast.shared.store import events, leases
+from outlast.shared.wire import event_from
+
+from .flusher import Flusher
+from .output import Output
+from .output.replay import Past, replay
+
+log = structlog.get_logger()
+
+_RELEASE_PATIENCE_SECONDS = 5.0
+
+
+class Stop(Enum):
+    """Why an attempt is ended from outside."""
+
+    CANCEL = "cancel"
+    """Somebody wants the run to end."""
+    DRAIN = "drain"
+    """This worker stops: the run goes on elsewhere."""
+    LOST = "lost"
+    """The run is not ours any more."""
+
+
+class Attempt:
+    def __init__(self, run: Run, agents: Mapping[str, Agent], database: Database, flusher: Flusher) -> None:
+        self.lease = Lease(run.run_id, run.attempt)
+        self._run = run
+        self._agents = agents
+        self._database = database
+        self._log = flusher.open(run, lost=lambda: self.stop(Stop.LOST))
+        self._stop: Stop | None = None
+        self._driving: asyncio.Task[None] | None = None
+
+    def stop(self, why: Stop) -> None:
+        """End the agent's code; what has happened to the run is then decided by ``why``. The first reason counts."""
+        if self._stop is None or why is Stop.LOST:
+            self._stop = why
+            if self._driving is not None:
+                self._driving.cancel()
+
+    async def run(self) -> None:
+        """Never raises: every outcome of the agent's code is an end of the run, or hands it back."""
+        with structlog.contextvars.bound_contextvars(run=response_id(self._run.run_id), attempt=self._run.attempt):
+            log.info("run.claimed", agent=self._run.agent)
+            try:
+                output = Output(self._run, _new_item_id, await self._past())
+                await self._log.append(output.begin())
+                await self._drive_and_finish(output)
+            except LeaseLost:
+                log.warning("lease.lost")
+            except Exception:  # ours, not the agent's: the run goes back to the queue rather than being stuck
+                log.exception("attempt.broke")
+                await self._release("attempt_broke")
+
+    async def _past(self) -> Past:
+        """What the log holds of earlier attempts; a first attempt has nothing to look for."""
+        if self._run.attempt == 1:
+            return Past()
+        lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
+        return replay(event_from(line) for line in lines)
+
+    async def _drive_and_finish(self, output: Output) -> None:
+        failure = await self._drive(output)
+        match self._stop:
+            case Stop.LOST:
+                raise LeaseLost
+            case Stop.DRAIN:
+                await self._release("worker_drained")
+            case Stop.CANCEL:
+                await self._finish(RunStatus.CANCELLED, *output.cancel())
+            case None if failure is not None:
+                await self._finish(RunStatus.FAILED, *output.fail(failure.code, failure.message))
+            case None:
+                await self._finish(RunStatus.COMPLETED, *output.complete(datetime.now(UTC)))
+
+    async def _drive(self, output: Output) -> AgentError | None:
+        """Run the agent's code to its end, or until it is stopped. Returns why it failed, as the client may read it."""
+        agent = self._agents.get(self._run.agent)
+        if agent is None:
+            return AgentError(f"This worker has no agent named {self._run.agent!r}.", code="agent_not_found")
+        self._driving = asyncio.create_task(self._emit(agent, output))
+        if self._stop is not None or self._run.cancel_requested:
+            self.stop(Stop.CANCEL)
+            self._driving.cancel()
+        try:
+            async with asyncio.timeout(_seconds_until(self._run.deadline_at)) as limit:
+                await asyncio.gather(self._driving)
+        except TimeoutError as error:
+            return _timeout() if limit.expired() else _failure(error)
+        except asyncio.CancelledError:
+            return None if self._stop is not None else AgentError("The agent's code was cancelled from within.")
+        except LeaseLost:
+            self._stop = Stop.LOST
+        except AgentError as error:
+            return error
+        except Exception as error:  # the agent's code may raise anything
+            return _failure(error)
+        return None
+
+    async def _emit(self, agent: Agent, output: Output) -> None:
+        request, context = _request(self._run), _context(self._run)
+        async with aclosing(cast("Any", agent(request, context))) as emissions:
+            async for emission in emissions:
+                if new := output.emit(emission):
+                    await self._log.append(new)
+
+    async def _finish(self, status: RunStatus, last: list[Event], response: dict[str, Any]) -> None:
+        await self._log.finish(last, status, response)
+        log.info("run.finished", status=status.value, events=last[-1].sequence_number + 1)
+        await self._database.run(lambda c: events.compact(c, self._run.run_id), patience_seconds=1)
+
+    async def _release(self, cause: str) -> None:
+        """Hand the run back to the head of the queue; if that fails its lease ends by itself."""
+        await self._log.flush()
+        await self._database.run(
+            lambda c: leases.release(c, [self.lease], cause=cause), patience_seconds=_RELEASE_PATIENCE_SECONDS
+        )
+        log.info("run.released", cause=cause)
+
+
+def _failure(error: Exception) -> AgentError:
+    """What the client learns of an exception: its type. The rest may hold secrets and is for the log."""
+    log.error("agent.failed", exc_info=error)
+    return AgentError(f"The agent failed with {type(error).__name__}.")
+
+
+def _timeout() -> AgentError:
+    return AgentError("The run took longer than it may (TASK_TIMEOUT_SECONDS).", code="task_timeout")
+
+
+def _seconds_until(deadline: datetime | None) -> float | None:
+    return None if deadline is None else max((deadline - datetime.now(UTC)).total_seconds(), 0)
+
+
+def _new_item_id(prefix: str) -> str:
+    return prefix + uuid.uuid4().hex
+
+
+def _request(run: Run) -> Request:
+    given = run.request["input"]
+    message = [{"type": "message", "role": "user", "content": given}]
+    return Request(input=message if isinstance(given, str) else given, body=run.request)
+
+
+def _context(run: Run) -> Context:
+    return Context(
+        response_id=response_id(run.run_id),
+        thread_id=run.thread,
+        principal=run.principal,
+        agent=run.agent,
+        attempt=run.attempt,
+        deadline=run.deadline_at,
+    )

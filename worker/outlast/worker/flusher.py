@@ -1,0 +1,203 @@
+"""From the agents' emissions to the log: one flusher for all runs of a process, batching as naturally as they come.
+
+A flush carries whatever is waiting, and the next begins when it has returned: one commit of latency when little happens,
+larger batches when much does. At most one flush is in flight, so no run is ever in two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import structlog
+from outlast.shared.connections import Database
+from outlast.shared.domain.errors import LeaseLost, Unavailable
+from outlast.shared.domain.events import Chunk, Event
+from outlast.shared.domain.runs import Lease, Run, RunStatus
+from outlast.shared.settings import Settings
+from outlast.shared.store import events, runs
+from outlast.shared.wire import event_line, to_json
+
+log = structlog.get_logger()
+
+_FLUSH_BYTES = 256 * 1024  # of one run in one flush
+_EVENTS_PER_TURN = 32  # an agent that never waits for anything lets others run after so many events
+_FINISH_PATIENCE_SECONDS = 3600.0  # a result is worth waiting for: until the lease is taken, nobody else has it
+
+
+class RunLog:
+    """The end of one run's log, as its attempt writes it."""
+
+    def __init__(self, flusher: Flusher, run: Run, lost: Callable[[], None]) -> None:
+        self.lease = Lease(run.run_id, run.attempt)
+        self.pending: list[str] = []
+        self.pending_bytes = 0
+        self.next_seq = run.last_seq + 1
+        """The number of the first pending event."""
+        self._flusher = flusher
+        self._on_lost = lost
+        self._is_lost = False
+        self._acknowledged = asyncio.Condition()
+        self._since_turn = 0
+
+    async def append(self, new: Sequence[Event]) -> None:
+        """Add events; waits while too many are not stored yet. Raises LeaseLost when they never will be."""
+        self._check()
+        self._add(new)
+        self._flusher.wake(self)
+        if self._full:
+            await self._until(lambda: not self._full)
+        elif self._since_turn >= _EVENTS_PER_TURN:
+            self._since_turn = 0
+            await asyncio.sleep(0)
+
+    async def flush(self) -> None:
+        """Until everything that was appended is stored. Raises LeaseLost when it never will be."""
+        self._check()
+        await self._until(lambda: not self.pending)
+
+    async def finish(self, last: Sequence[Event], status: RunStatus, response: object) -> None:
+        """Store the last events and the run's end in one statement. Raises LeaseLost when the run is not ours any more."""
+        self._check()
+        self._flusher.leave(self)
+        await self._until(lambda: not self._flusher.in_flight(self))
+        self._add(last)
+        chunk = Chunk(self.next_seq, self.next_seq + len(self.pending) - 1, "\n".join(self.pending))
+        if not await self._flusher.finish(self.lease, runs.Ending(status, to_json(response), chunk)):
+            self.lose()
+            raise LeaseLost
+
+    def lose(self) -> None:
+        """The run is another's: drop what is pending and stop the attempt."""
+        if not self._is_lost:
+            self._is_lost = True
+            self.pending.clear()
+            self._flusher.leave(self)
+            self._on_lost()
+
+    def take(self) -> Chunk:
+        """The next events to flush, as many as fit."""
+        size, count = 0, 0
+        for line in self.pending:
+            if count and size + len(line) > _FLUSH_BYTES:
+                break
+            size, count = size + len(line), count + 1
+        return Chunk(self.next_seq, self.next_seq + count - 1, "\n".join(self.pending[:count]))
+
+    async def acknowledge(self, chunk: Chunk | None) -> None:
+        """These events are stored (None: none are); whoever waits for that goes on."""
+        if chunk is not None and not self._is_lost:
+            count = chunk.last_seq - chunk.first_seq + 1
+            self.pending_bytes -= len(chunk.data)
+            del self.pending[:count]
+            self.next_seq = chunk.last_seq + 1
+        async with self._acknowledged:
+            self._acknowledged.notify_all()
+
+    def _add(self, new: Sequence[Event]) -> None:
+        for event in new:
+            line = event_line(event)
+            self.pending.append(line)
+            self.pending_bytes += len(line)
+        self._since_turn += len(new)
+
+    @property
+    def _full(self) -> bool:
+        return len(self.pending) > self._flusher.buffer_events or self.pending_bytes > self._flusher.buffer_bytes
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with self._acknowledged:
+            await self._acknowledged.wait_for(lambda: self._is_lost or condition())
+        self._check()
+
+    def _check(self) -> None:
+        if self._is_lost:
+            raise LeaseLost
+
+
+class Flusher:
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.buffer_events = settings.buffer_events
+        self.buffer_bytes = settings.buffer_bytes
+        self._min_interval = settings.flush_min_interval_ms / 1000
+        self._database = database
+        self._connection = database.dedicated()
+        self._waiting: dict[UUID, RunLog] = {}
+        self._flying: set[RunLog] = set()
+        self._something_waits = asyncio.Event()
+
+    def open(self, run: Run, lost: Callable[[], None]) -> RunLog:
+        """The log of a claimed run. ``lost`` is called once if the run turns out to be another's."""
+        return RunLog(self, run, lost)
+
+    def wake(self, run_log: RunLog) -> None:
+        self._waiting[run_log.lease.run_id] = run_log
+        self._something_waits.set()
+
+    def leave(self, run_log: RunLog) -> None:
+        """Flush this log no more."""
+        self._waiting.pop(run_log.lease.run_id, None)
+
+    def in_flight(self, run_log: RunLog) -> bool:
+        return run_log in self._flying
+
+    async def run_forever(self) -> None:
+        try:
+            while True:
+                await self._something_waits.wait()
+                await self.flush_once()
+                if self._min_interval:
+                    await asyncio.sleep(self._min_interval)
+        finally:
+            await self._connection.close()
+
+    async def flush_once(self) -> None:
+        """Store what is waiting now, in one transaction."""
+        self._something_waits.clear()
+        logs = {run_id: run_log for run_id, run_log in self._waiting.items() if run_log.pending}
+        self._waiting.clear()
+        if not logs:
+            return
+        self._flying = set(logs.values())
+        batch = [events.Append(run_id, run_log.lease.attempt, run_log.take()) for run_id, run_log in logs.items()]
+        accepted = await self._store(batch)
+        self._flying = set()
+        for append in batch:
+            run_log = logs[append.run_id]
+            if append.run_id not in accepted:
+                run_log.lose()
+            await run_log.acknowledge(append.chunk if append.run_id in accepted else None)
+            if run_log.pending and append.run_id in accepted:
+                self.wake(run_log)
+
+    async def _store(self, batch: Sequence[events.Append]) -> set[UUID]:
+        """Send until there is an answer. The same batch again is harmless: its numbers are taken, or they are not."""
+        schema = self._database.schema
+        unknown = False
+        while True:
+            try:
+                accepted = await self._connection.run(lambda c: events.append(c, schema, batch))
+                rejected = [append for append in batch if append.run_id not in accepted]
+                if unknown and rejected:  # perhaps stored by the first sending, whose answer was lost
+                    accepted |= await self._connection.run(lambda c: events.applied(c, rejected))
+                return accepted
+            except Unavailable as error:
+                if not unknown:
+                    log.warning("flush.retrying", runs=len(batch), error=error.message)
+                unknown = True
+                await asyncio.sleep(random.uniform(0.05, 0.3))
+
+    async def finish(self, lease: Lease, ending: runs.Ending) -> bool:
+        """True when the run has ended this way, now or by an earlier sending whose answer was lost."""
+        schema = self._database.schema
+
+        async def work(connection: events.Connection) -> bool:
+            if await runs.finish(connection, schema, lease, ending):
+                return True
+            position = await runs.position(connection, lease.run_id)
+            expected = runs.Position(ending.status, lease.attempt, ending.chunk.last_seq, closed=True)
+            return position == expected
+
+        return await self._database.run(work, patience_seconds=_FINISH_PATIENCE_SECONDS)

@@ -1,0 +1,164 @@
+"""Output items and the events that tell of them, each kind in the one order that every client understands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SERVER_LABEL = "outlast"
+
+Step = tuple[str, dict[str, Any]]
+"""An event still without its number: type and fields."""
+Closing = Literal["completed", "incomplete", "failed"]
+
+
+@dataclass(slots=True)
+class Item:
+    """An item of the output and its place in the stream."""
+
+    index: int
+    data: dict[str, Any]
+    open: bool = True
+    surviving: bool = True
+    """Still part of the answer: no later attempt has superseded it."""
+    pieces: list[str] = field(default_factory=list[str])
+    """Text streamed so far; joined when the item closes (adding to a string copies all of it each time)."""
+
+    @property
+    def id(self) -> str:
+        return self.data["id"]
+
+    @property
+    def type(self) -> str:
+        return self.data["type"]
+
+    def added(self) -> Step:
+        return "response.output_item.added", {"output_index": self.index, "item": dict(self.data)}
+
+    def done(self, status: Closing | None = None, **changes: Any) -> Step:
+        self.open = False
+        self.data.update(changes)
+        if status is not None:
+            self.data["status"] = status
+        return "response.output_item.done", {"output_index": self.index, "item": dict(self.data)}
+
+    def at(self, **fields: Any) -> dict[str, Any]:
+        return {"item_id": self.id, "output_index": self.index, **fields}
+
+
+def close(item: Item, status: Closing) -> Iterator[Step]:
+    """End an item as it stands, with exactly the text streamed so far."""
+    match item.type:
+        case "message":
+            yield from _close_message(item, status)
+        case "reasoning":
+            yield from _close_reasoning(item, status)
+        case _:
+            yield item.done(status)
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+def open_message(index: int, item_id: str) -> tuple[Item, list[Step]]:
+    item = Item(index, {"id": item_id, "type": "message", "role": "assistant", "status": "in_progress", "content": []})
+    added = item.added()
+    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    item.data["content"] = [dict(part)]
+    return item, [added, ("response.content_part.added", item.at(content_index=0, part=part))]
+
+
+def text_delta(item: Item, delta: str) -> Step:
+    item.pieces.append(delta)
+    return "response.output_text.delta", item.at(content_index=0, delta=delta, logprobs=[])
+
+
+def _close_message(item: Item, status: Closing) -> Iterator[Step]:
+    if not item.data["content"]:  # a worker died between the item and its part
+        yield item.done(status)
+        return
+    part = item.data["content"][0]
+    part["text"] = "".join(item.pieces)
+    yield "response.output_text.done", item.at(content_index=0, text=part["text"], logprobs=[])
+    yield "response.content_part.done", item.at(content_index=0, part=dict(part))
+    yield item.done(status)
+
+
+# -- reasoning, as a summary: the one form that every client and the schema accept -------------------------------------
+
+
+def open_reasoning(index: int, item_id: str) -> tuple[Item, list[Step]]:
+    item = Item(index, {"id": item_id, "type": "reasoning", "summary": []})
+    added = item.added()
+    part = {"type": "summary_text", "text": ""}
+    item.data["summary"] = [dict(part)]
+    return item, [added, ("response.reasoning_summary_part.added", item.at(summary_index=0, part=part))]
+
+
+def reasoning_delta(item: Item, delta: str) -> Step:
+    item.pieces.append(delta)
+    return "response.reasoning_summary_text.delta", item.at(summary_index=0, delta=delta)
+
+
+def _close_reasoning(item: Item, status: Closing) -> Iterator[Step]:
+    if item.data["summary"]:
+        part = item.data["summary"][0]
+        part["text"] = "".join(item.pieces)
+        yield "response.reasoning_summary_text.done", item.at(summary_index=0, text=part["text"])
+        yield "response.reasoning_summary_part.done", item.at(summary_index=0, part=dict(part))
+    yield item.done(None if status == "completed" else status)
+
+
+# -- tools that the server runs ----------------------------------------------------------------------------------------
+
+
+def open_mcp_call(index: int, item_id: str, name: str, arguments: str) -> tuple[Item, list[Step]]:
+    """A call that is already being answered. Its arguments are written whole: half of them could be taken for all."""
+    item = Item(
+        index,
+        {
+            "id": item_id,
+            "type": "mcp_call",
+            "server_label": SERVER_LABEL,
+            "name": name,
+            "arguments": "",
+            "status": "in_progress",
+            "output": None,
+            "error": None,
+            "approval_request_id": None,
+        },
+    )
+    steps = [item.added(), ("response.mcp_call.in_progress", item.at())]
+    item.data["arguments"] = arguments
+    steps.append(("response.mcp_call_arguments.delta", item.at(delta=arguments)))
+    steps.append(("response.mcp_call_arguments.done", item.at(arguments=arguments)))
+    return item, steps
+
+
+def answer_mcp_call(item: Item, output: str, error: str | None) -> list[Step]:
+    if error is None:
+        return [("response.mcp_call.completed", item.at()), item.done("completed", output=output)]
+    return [("response.mcp_call.failed", item.at()), item.done("failed", error=error)]
+
+
+def function_call(index: int, item_id: str, call_id: str, name: str, arguments: str) -> tuple[Item, list[Step]]:
+    """A call, whole."""
+    data = {"id": item_id, "type": "function_call", "call_id": call_id, "name": name, "arguments": "", "status": "in_progress"}
+    item = Item(index, data)
+    steps = [item.added(), ("response.function_call_arguments.delta", item.at(delta=arguments))]
+    steps.append(("response.function_call_arguments.done", item.at(arguments=arguments, name=name)))
+    steps.append(item.done("completed", arguments=arguments))
+    return item, steps
+
+
+def function_call_output(index: int, item_id: str, call_id: str, output: str) -> tuple[Item, list[Step]]:
+    data = {"id": item_id, "type": "function_call_output", "call_id": call_id, "output": output, "status": "completed"}
+    item = Item(index, data)
+    return item, [item.added(), item.done()]
+
+
+def approval_request(index: int, item_id: str, name: str, arguments: str) -> tuple[Item, list[Step]]:
+    data = {"id": item_id, "type": "mcp_approval_request", "server_label": SERVER_LABEL, "name": name, "arguments": arguments}
+    item = Item(index, data)
+    return item, [item.added(), item.done()]

@@ -1,0 +1,54 @@
+"""The state of an output, rebuilt from its log alone: what an attempt needs to continue where another one stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from outlast.shared.domain import events
+from outlast.shared.domain.events import Event
+
+from .items import Item
+
+
+@dataclass(slots=True)
+class Past:
+    """What the log of a run holds so far. ``items`` are all that were ever added, in order of their index."""
+
+    items: list[Item] = field(default_factory=list[Item])
+    in_progress_written: bool = False
+
+    @property
+    def surviving_ids(self) -> list[str]:
+        return [item.id for item in self.items if item.surviving]
+
+
+def replay(log: Iterable[Event]) -> Past:
+    past = Past()
+    for event in log:
+        _apply(past, event)
+    return past
+
+
+def _apply(past: Past, event: Event) -> None:
+    fields = event.fields
+    for item_id in fields.get("outlast", {}).get("superseded", ()):
+        next(item for item in past.items if item.id == item_id).surviving = False
+    match event.type:
+        case events.IN_PROGRESS:
+            past.in_progress_written = True
+        case "response.output_item.added":
+            past.items.append(Item(fields["output_index"], fields["item"]))
+        case "response.output_item.done":
+            item = past.items[fields["output_index"]]
+            item.data, item.open = fields["item"], False
+        case "response.content_part.added":
+            past.items[fields["output_index"]].data["content"] = [fields["part"]]
+        case "response.output_text.delta" | "response.reasoning_summary_text.delta":
+            past.items[fields["output_index"]].pieces.append(fields["delta"])
+        case "response.reasoning_summary_part.added":
+            past.items[fields["output_index"]].data["summary"] = [fields["part"]]
+        case "response.mcp_call_arguments.done":
+            past.items[fields["output_index"]].data["arguments"] = fields["arguments"]
+        case _:
+            pass

@@ -1,0 +1,97 @@
+"""A Celery pool without tasks: a message wakes the runtime, and is acknowledged when the claim it caused has committed.
+
+Celery's consumer lives in the main thread; the runtime has a loop in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import structlog
+import uvloop
+from celery.concurrency.base import BasePool
+from outlast.shared.settings import Settings
+
+from ..agents.loading import load_agents
+from ..runtime import Runtime, open_runtime
+
+log = structlog.get_logger()
+
+_JOIN_MARGIN_SECONDS = 10.0
+
+
+class RunPool(BasePool):
+    """``app.settings`` are the worker's settings (set by `outlast.worker.app`)."""
+
+    body_can_be_buffer = True
+    signal_safe = False
+    task_join_will_block = False
+
+    def on_start(self) -> None:
+        self._settings: Settings = self.app.settings
+        self._started: Future[Runtime] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="runtime")
+        self._thread.start()
+        self._runtime = self._started.result()  # raises what the start raised
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            async with open_runtime(self._settings, load_agents(self._settings.agents)) as runtime:
+                self._started.set_result(runtime)
+                await self._stop.wait()
+        except Exception as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+
+    @property
+    def num_processes(self) -> int:
+        """What Celery may reserve; claims are bounded by free slots, and a bell is done as soon as its claim is."""
+        return self.limit
+
+    def on_apply(
+        self,
+        target: Any,
+        args: Any = None,
+        kwargs: Any = None,
+        callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        **_: Any,
+    ) -> Future[None]:
+        assert self._loop is not None
+
+        def rung(future: Future[None]) -> None:
+            if error := future.exception():
+                log.warning("bell.unanswered", error=str(error))  # the beat looks for work by itself
+            if accept_callback is not None:
+                accept_callback(self._thread.native_id, time.monotonic())  # acknowledges the message
+            if callback is not None:
+                callback((0, None, 0.0))
+
+        future = asyncio.run_coroutine_threadsafe(self._runtime.ring(), self._loop)
+        future.add_done_callback(rung)
+        return future
+
+    def on_stop(self) -> None:
+        """Drain, hand back what is left, and end."""
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(self._settings.drain_seconds + self._settings.lease_seconds + _JOIN_MARGIN_SECONDS)
+
+    def on_terminate(self) -> None:
+        self.on_stop()
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Jobs are bells: there is nothing to terminate. Runs are cancelled through Postgres."""
