@@ -13,7 +13,7 @@ log=.outlast/setup.log
 sums=$(cat requirements.lock requirements-lint.lock pyproject.toml infra/setup.sh infra/setup.lock | cksum)
 
 say() { printf '%s\n' "$*" >&2; }
-fail() { say "$@"; exit 1; }
+fail() { printf '%s\n' "$@" >&2; exit 1; }
 
 # The path is part of the stamp: a moved folder's editable install points to the old place.
 stamped() { [ "$(cat "$stamp" 2>/dev/null)" = "$1 $sums $here" ] && .venv/bin/python -S -c '' 2>/dev/null; }
@@ -97,6 +97,7 @@ if [ -z "$uv" ] || ! recent "$uv"; then
       show_log
       fail "uv $uv_version could not be fetched with pip; a uv on PATH would be used."
     fi
+    rm -rf ".outlast/uv-$uv_version.pip"
     package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     fail "$python can neither make a virtual environment nor run pip." \
       "On Debian or Ubuntu: apt-get install python3-venv   (for this interpreter: $package)"

@@ -64,7 +64,7 @@ def _whole_quotient(left: Number, right: Number) -> Number:
 
 def _power(base: Number, exponent: Number) -> Number:
     """Refuses before computing: 9**9**9 would hold the interpreter for hours."""
-    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * exponent > MAX_BITS:
+    if isinstance(base, int) and abs(base) > 1 and exponent * math.log2(abs(base)) > MAX_BITS:
         raise OverflowError
     if base < 0 and not float(exponent).is_integer():
         raise ToolError("a negative number to a broken power is not a real number")

@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 _TEXT_SUFFIXES = frozenset(
     """.adoc .bash .c .cfg .conf .cpp .cs .css .csv .go .h .hpp .htm .html .ini .java .js .json .jsonl .jsx
     .kt .log .lua .markdown .md .mdx .mk .org .php .properties .proto .ps1 .py .pyi .r .rb .rs .rst .scala
-    .sh .sql .svelte .swift .tex .tf .toml .ts .tsv .tsx .txt .vue .xml .yaml .yml""".split()
+    .sh .sql .svelte .swift .tex .tf .toml .ts .tsv .tsx .txt .vue .xml .yaml .yml""".split()  # noqa: SIM905 - a quoted list of them is hard to read
 ) | {""}
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 
@@ -49,7 +49,7 @@ class Library:
         return " and ".join(self.label(part) for part in self.parts)
 
     def label(self, part: str) -> str:
-        name = self.root.name if part == "." else part
+        name = clean(self.root.name) if part == "." else part
         return name if Path(part).suffix else f"{name}/"
 
 
@@ -82,7 +82,7 @@ def documents(library: Library) -> Shelf:
         if next(paths, None):
             remarks.append(f"{library.label(part)} holds more files than were looked at")
         if len(found) == before:
-            state = "has no text" if (library.root / part).exists() else "is missing"
+            state = "has no text" if os.path.exists(library.root / part) else "is missing"
             remarks.append(f"{library.label(part)} {state}")
     kept = _first(found)
     if len(kept) < len(found):
@@ -130,7 +130,7 @@ def _first(found: Sequence[Document]) -> tuple[Document, ...]:
 
 def _paths_under(top: Path) -> Iterator[Path]:
     """The files below, in the order of their names; ``top`` itself when it is one."""
-    if top.is_file():
+    if os.path.isfile(top):
         yield top
     for folder, folders, files in os.walk(top):
         folders[:] = sorted(name for name in folders if name[0] != "." and name not in _SKIPPED_FOLDERS)

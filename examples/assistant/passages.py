@@ -13,6 +13,7 @@ from .words import terms
 __all__ = ["Passage", "cut", "defined_word", "is_fence", "is_prose"]
 
 MAX_LINES = 24
+MAX_OPENING = 200
 HEADING_WEIGHT = 2.0
 NAME_WEIGHT = 0.5
 
@@ -22,9 +23,7 @@ _ITEM = re.compile(r"\s*(?:[-*+]\s|\d{1,3}[.)]\s|\|(?!\s*:?-))")
 _UNDERLINE = re.compile(r"([=~^\-])\1{2,}\s*")
 _HASHES = re.compile(r"(#{1,6})\s+(.+)")
 _FUNCTION = re.compile(r"(\s*)(?:async def|def|class)\s+(\w+)")
-_DEFINITION = re.compile(
-    r"\W*(?:(?:an?|the)\s)?\W*(\w+)\W*?(?:\s(?:is|are|means)\s|:\s|\s[|–—]\s)", re.IGNORECASE
-)
+_DEFINITION = re.compile(r"\W*(?:(?:an?|the)\s)?\W*(\w+)\W*?(?:\s(?:is|are|means)\s|:\s|\s[|–—]\s)", re.IGNORECASE)
 _SECTION = re.compile(r"\[+([^\[\]]+)\]+\s*")
 
 
@@ -36,19 +35,14 @@ class Passage:
     first_line: int
     lines: tuple[str, ...]
     weights: Mapping[str, float]
+    size: float
+    """The sum of the weights."""
+    is_example: bool = False
+    """Whether it is a block of code in a text, which shows what the text around it says."""
 
     @property
     def last_line(self) -> int:
         return self.first_line + len(self.lines) - 1
-
-    @property
-    def is_example(self) -> bool:
-        """A block of code in a text, which shows what the text around it says."""
-        return is_prose(self.file) and any(map(is_fence, self.lines))
-
-    @property
-    def size(self) -> float:
-        return sum(self.weights.values())
 
 
 def is_prose(file: str) -> bool:
@@ -64,13 +58,13 @@ def is_fence(line: str) -> bool:
 
 def defined_word(text: str) -> str:
     """What the text opens by defining: "A lease is …", "lease: …", "| **Lease** | …". Empty when nothing."""
-    match = _DEFINITION.match(text)
+    match = _DEFINITION.match(text[:MAX_OPENING])  # on a long row of dashes the pattern is quadratic
     return match[1] if match else ""
 
 
 def cut(file: str, lines: Sequence[str]) -> tuple[Passage, ...]:
     """The passages of a file, in order. Blank lines and headings end one, and so does its length."""
-    cutter = _Cutter(file)
+    cutter = _Cutter(file, PurePosixPath(file).suffix.lower(), is_prose(file))
     for index, line in enumerate(lines):
         following = lines[index + 1] if index + 1 < len(lines) else ""
         cutter.take(index + 1, line, following)
@@ -81,6 +75,8 @@ def cut(file: str, lines: Sequence[str]) -> tuple[Passage, ...]:
 @dataclass(slots=True)
 class _Cutter:
     file: str
+    suffix: str
+    prose: bool
     done: list[Passage] = field(default_factory=list[Passage])
     trail: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     lines: list[str] = field(default_factory=list[str])
@@ -89,10 +85,9 @@ class _Cutter:
     only_heading: bool = False
 
     def take(self, number: int, line: str, following: str) -> None:
-        prose = is_prose(self.file)
-        fence = prose and is_fence(line)
-        heading = None if self.in_fence else _heading(self.file, line, following)
-        opens = (fence and not self.in_fence) or (prose and not self.in_fence and _ITEM.match(line))
+        fence = self.prose and is_fence(line)
+        heading = None if self.in_fence else self._heading(line, following)
+        opens = self.prose and not self.in_fence and (fence or _ITEM.match(line))
         if heading or len(self.lines) >= MAX_LINES or (opens and not self.only_heading):
             self.end()
         if heading:
@@ -108,7 +103,7 @@ class _Cutter:
         elif self.lines or line.strip():
             # A heading stays with the first paragraph below it, across blank lines and its underline.
             titles = is_heading or (self.only_heading and _is_decoration(line))
-            self.only_heading = titles and is_prose(self.file)
+            self.only_heading = titles and self.prose
             self.first = self.first if self.lines else number
             self.lines.append(line)
 
@@ -116,7 +111,10 @@ class _Cutter:
         while self.lines and not self.lines[-1].strip():
             self.lines.pop()
         if self.lines:
-            self.done.append(Passage(self.file, self.first, tuple(self.lines), self._weights()))
+            weights = self._weights()
+            example = self.prose and any(map(is_fence, self.lines))
+            lines, size = tuple(self.lines), sum(weights.values())
+            self.done.append(Passage(self.file, self.first, lines, weights, size, example))
         self.lines, self.only_heading = [], False
 
     def _weights(self) -> Mapping[str, float]:
@@ -131,15 +129,16 @@ class _Cutter:
                 weights[each] += weight  # pyright: ignore[reportArgumentType] - a Counter adds floats too
         return weights
 
+    def _heading(self, line: str, following: str) -> tuple[int, str] | None:
+        """The level (1 is the highest) and the title, when the line is a heading in this kind of file."""
+        return _prose_heading(line, following) if self.prose else _code_heading(self.suffix, line)
+
 
 def _is_decoration(line: str) -> bool:
     return not line.strip() or _UNDERLINE.fullmatch(line) is not None
 
 
-def _heading(file: str, line: str, following: str) -> tuple[int, str] | None:
-    """The level (1 is the highest) and the title, when the line is a heading in this kind of file."""
-    if not is_prose(file):
-        return _code_heading(file, line)
+def _prose_heading(line: str, following: str) -> tuple[int, str] | None:
     if match := _HASHES.fullmatch(line):
         return len(match[1]), match[2]
     underline = _UNDERLINE.fullmatch(following)
@@ -148,8 +147,7 @@ def _heading(file: str, line: str, following: str) -> tuple[int, str] | None:
     return None
 
 
-def _code_heading(file: str, line: str) -> tuple[int, str] | None:
-    suffix = PurePosixPath(file).suffix.lower()
+def _code_heading(suffix: str, line: str) -> tuple[int, str] | None:
     if suffix in {".py", ".pyi"} and (match := _FUNCTION.match(line)):
         return 1 + len(match[1]) // 4, match[2]
     if suffix in {".toml", ".ini", ".cfg"} and (match := _SECTION.fullmatch(line)):

@@ -69,7 +69,9 @@ def _prose(first_line: int, lines: Sequence[str]) -> list[Sentence]:
             goes_on = False
             continue
         begun = _begun(number, text)
-        if goes_on and not _MARK.match(text):
+        if done and done[-1].is_heading:
+            begun[0] = replace(begun[0], joint="\n")
+        elif goes_on and not _MARK.match(text):
             first, *begun = begun
             done[-1] = replace(done[-1], text=f"{done[-1].text} {first.text}")
         done += begun

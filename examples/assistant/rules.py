@@ -20,7 +20,7 @@ _POLITE = re.compile(
     r"(?:(?:hey|hi|hello|please|(?:can|could|would) you|tell me|search for|look up|look for)[ ,]+)*",
     re.IGNORECASE,
 )
-_WHAT = r"what(?:['’]s| is)"
+_WHAT = r"what(?:['’]s|\ is)"
 _CLOCK = re.compile(
     rf"""(?: (?P<asked>what\ time\ is\ it) | (?:{_WHAT}\ )?(?:the\ )?(?:current\ |local\ )?(?:time|date)
     | what\ (?:day|date)\ is\ (?:it|today) | (?:{_WHAT}\ )?today['’]s\ date )
@@ -67,7 +67,7 @@ def plan(question: str) -> tuple[Step, ...]:
     text = clean(_ends(question)).strip()
     if text.strip(" ?.!").lower() == "help":
         return ()
-    if step := _tool_step(_tidy(text)):
+    if "\n" not in text and (step := _tool_step(_tidy(text))):
         return (step,)
     steps: list[Step] = []
     unclaimed: list[str] = []
@@ -81,7 +81,7 @@ def plan(question: str) -> tuple[Step, ...]:
 def _ends(question: str) -> str:
     if len(question) <= 2 * READ_AT_EACH_END:
         return question
-    return f"{question[:READ_AT_EACH_END]}\n{question[-READ_AT_EACH_END:]}"
+    return f"{question[:READ_AT_EACH_END]} {question[-READ_AT_EACH_END:]}"
 
 
 def _tidy(clause: str) -> str:

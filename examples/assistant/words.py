@@ -10,20 +10,18 @@ from functools import lru_cache
 __all__ = ["STOP_WORDS", "clean", "clip", "fold", "term", "terms", "words"]
 
 STOP_WORDS = frozenset(
-    """a about after again all also am an and any are as at be because been before being between both but by
-    can cannot compare could describe did do does doing don each else ever explain few find for from get
-    gets give go goes had happen happened happening happens has have having he hello her here hey hi him his
-    how i if in into is it its just know let like long many may me mean means might more most much must my near no
-    nor not of off often ok on once one only or other our out over please quite shall she should show so
-    some such tell than thank thanks that the their them then there these they this those through to too
-    under until up upon us very want was we were what when where whether which while who whom whose why will
-    with would you your""".split()
+    """a about after again all also am an and any are as at be because been before being between both
+    but by can cannot compare could describe did do does doing don each else ever explain few find for
+    from get gets give go goes had happen happened happening happens has have having he hello her here
+    hey hi him his how i if in into is it its just know let like long many may me mean means might more
+    most much must my near no nor not of off often ok on once one only or other our out over please
+    quite shall she should show so some such tell than thank thanks that the their them then there these
+    they this those through to too under until up upon us very want was we were what when where whether
+    which while who whom whose why will with would you your""".split()  # noqa: SIM905 - a quoted list of them is hard to read
 )
 
 # The ranges are the vowel signs and accents of scripts that need them; to Python's \w they are no letters.
-_WORD = re.compile(
-    r"(?:\w|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e30-\u0e4e])+"
-)
+_WORD = re.compile(r"(?:\w|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e30-\u0e4e])+")
 # Scripts written without spaces; a run of their characters is compared by its pairs.
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]+")
 _SURROGATES = range(0xD800, 0xE000)

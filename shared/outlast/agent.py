@@ -154,10 +154,10 @@ class Request:
         """The text of the last user message: what is being asked. Empty when there is none."""
         for item in reversed(self.input):
             if item.get("type", "message") == "message" and item.get("role") == "user":
-                content = item.get("content") or ""
+                content: str | list[dict[str, Any]] = item.get("content") or ""
                 if isinstance(content, str):
                     return content
-                return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+                return "".join(part.get("text") or "" for part in content)
         return ""
 
 

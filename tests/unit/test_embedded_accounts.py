@@ -1,10 +1,19 @@
 import os
+import pwd
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
-from outlast.infra.embedded.accounts import Account, away_folder, own_account
+from outlast.infra.embedded.accounts import (
+    UNPRIVILEGED,
+    Account,
+    account_for_postgres,
+    away_folder,
+    namespace_account,
+    own_account,
+)
 from outlast.infra.embedded.errors import EmbeddedError
 
 
@@ -35,6 +44,27 @@ def test_root_gives_a_whole_tree_away_but_follows_no_link(tmp_path: Path) -> Non
 def test_a_plain_user_is_told_whose_files_they_are(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedError, match=f"belongs to user {os.geteuid()}.*sudo chown -R 12345"):
         Account(12345, 12345).take(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="Postgres refuses to be root")
+def test_a_plain_user_runs_postgres_directly() -> None:
+    assert account_for_postgres() == own_account()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another identity")
+def test_root_without_namespaces_takes_an_existing_unprivileged_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = shutil.which("test")
+    assert found is not None
+    (tmp_path / "test").symlink_to(found)
+    monkeypatch.setenv("PATH", str(tmp_path))  # without unshare
+
+    assert namespace_account() is None
+    account = account_for_postgres()
+    assert pwd.getpwuid(account.uid).pw_name in UNPRIVILEGED
+    assert account.reaches(Path("/"))
+    assert not account.reaches(tmp_path)
 
 
 def test_data_elsewhere_is_found_again_and_a_tampered_name_is_not_followed(tmp_path: Path) -> None:

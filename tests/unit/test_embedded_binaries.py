@@ -20,6 +20,7 @@ def postgres(folder: Path, version: str) -> Path:
     program(folder / "initdb", f"initdb (PostgreSQL) {version}")
     program(folder / "postgres", f"postgres (PostgreSQL) {version} (Debian {version}-1)")
     program(folder / "pg_ctl", f"pg_ctl (PostgreSQL) {version}")
+    program(folder / "psql", f"psql (PostgreSQL) {version}")
     return folder
 
 
@@ -84,7 +85,7 @@ def test_without_any_valkey_the_message_names_the_remedies(tmp_path: Path) -> No
 def test_a_server_that_does_not_run_is_named(tmp_path: Path, says: str, code: int) -> None:
     server = program(tmp_path / "valkey-server", says, code=code)
 
-    with pytest.raises(EmbeddedError, match="does not run.*set REDIS_URL") as raised:
+    with pytest.raises(EmbeddedError, match=r"does not run.*set REDIS_URL") as raised:
         find_valkey(NOWHERE, path=str(tmp_path))
 
     assert str(server) in str(raised.value)

@@ -44,13 +44,12 @@ def test_for_a_long_path_it_is_in_the_temp_folder_the_same_each_time(deep: Path)
     assert fits(folder / "s")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert folder == socket_folder(deep, "s", uid=UID, gid=GID)
-    assert folder != socket_folder(deep, "s", uid=UID, gid=GID).with_name(f"outlast-{UID + 1}")
 
 
 def test_a_folder_open_to_others_is_refused(deep: Path) -> None:
     socket_folder(deep, "s", uid=UID, gid=GID).chmod(0o750)
 
-    with pytest.raises(EmbeddedError, match="is open to other users.*Remove it, or set TMPDIR"):
+    with pytest.raises(EmbeddedError, match=r"is open to other users.*Remove it, or set TMPDIR"):
         socket_folder(deep, "s", uid=UID, gid=GID)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+
 from outlast.shared.connections import Database, fixed
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings, SettingsError
@@ -27,7 +28,7 @@ def create_app(settings: Settings) -> FastAPI:
     database_url, redis_url = settings.required_database_url(), settings.required_redis_url()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         database = Database(fixed(database_url), schema=settings.db_schema, application="outlast api")
         doorbell = Doorbell(redis_url, settings.db_schema)
         async with database.pooled(max_connections=settings.api_connections):

@@ -7,10 +7,11 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from outlast.shared.domain import errors
-from outlast.shared.wire import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+
+from outlast.shared.domain import errors
+from outlast.shared.wire import to_json
 
 log = structlog.get_logger()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from outlast.shared.domain.errors import Invalid
 from outlast.shared.domain.runs import ToolItems
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Role = Literal["user", "assistant", "system", "developer"]
 ITEM_TYPES = (
@@ -65,7 +66,9 @@ class CreateResponse(_Open):
     model: str | None = Field(default=None, description="Names an agent; the default agent otherwise.")
     instructions: str | None = None
     stream: bool | None = Field(default=None, description="Answer with server-sent events.")
-    background: bool | None = Field(default=None, description="Answer at once; the run goes on without this connection.")
+    background: bool | None = Field(
+        default=None, description="Answer at once; the run goes on without this connection."
+    )
     store: bool | None = None
     previous_response_id: str | None = None
     conversation: Annotated[str, Field(min_length=1, max_length=512)] | ConversationRef | None = None
@@ -96,7 +99,10 @@ class CreateResponse(_Open):
         """The conversation this request names, if it names one."""
         if self.conversation is not None:
             return self.conversation if isinstance(self.conversation, str) else self.conversation.id
-        for given in ((self.custom_inputs or {}).get("thread_id"), self.context and self.context.conversation_id):
+        for given in (
+            (self.custom_inputs or {}).get("thread_id"),
+            self.context and self.context.conversation_id,
+        ):
             if given:
                 return str(given)
         return None
@@ -123,7 +129,8 @@ def _check_items(items: Sequence[InputItem]) -> None:
     for index, item in enumerate(items):
         if item.type not in ITEM_TYPES:
             raise Invalid(
-                f"Invalid value: '{item.type[:64]}'. Supported item types are {', '.join(ITEM_TYPES)}.", param=f"input[{index}].type"
+                f"Invalid value: '{item.type[:64]}'. Supported item types are {', '.join(ITEM_TYPES)}.",
+                param=f"input[{index}].type",
             )
         if item.type == "message":
             if item.role is None:

@@ -8,6 +8,7 @@ import socket
 
 import structlog
 import uvicorn
+
 from outlast.shared.settings import Settings
 
 from .app import create_app

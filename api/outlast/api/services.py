@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+
 from outlast.shared.connections import Database
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings

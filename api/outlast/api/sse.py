@@ -6,9 +6,10 @@ import asyncio
 import random
 
 import structlog
-from outlast.shared.domain.runs import Run
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from outlast.shared.domain.runs import Run
 
 from .tail import Batch, StreamCut, Tail, Viewer
 
@@ -42,19 +43,18 @@ class EventStream(Response):
         if self._run.status.terminal and self._starting_after >= self._run.last_seq:
             await send({"type": "http.response.body", "body": DONE})
             return
-        try:
-            async with self._tail.viewing(self._run, self._starting_after) as viewer:
-                watch = asyncio.create_task(_cut_on_disconnect(receive, viewer))
-                try:
-                    await self._send_all(viewer, send)
-                finally:
-                    watch.cancel()
-        except StreamCut:
-            return  # without the last chunk: the server closes the connection
-        except asyncio.CancelledError:
-            if not viewer.is_cut:
-                raise
-            asyncio.current_task().uncancel()  # type: ignore[union-attr]  # cut by the tail: this client takes nothing
+        async with self._tail.viewing(self._run, self._starting_after) as viewer:
+            watch = asyncio.create_task(_cut_on_disconnect(receive, viewer))
+            try:
+                await self._send_all(viewer, send)
+            except StreamCut:
+                pass  # without the last chunk: the server closes the connection
+            except asyncio.CancelledError:
+                if not viewer.is_cut:
+                    raise
+                viewer.task.uncancel()  # by the tail, because this client takes nothing
+            finally:
+                watch.cancel()
 
     def _start_headers(self) -> list[tuple[bytes, bytes]]:
         return [(name, value) for name, value in self.raw_headers if name != b"content-length"]

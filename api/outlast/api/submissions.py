@@ -25,7 +25,15 @@ class ModelNotFound(NotFound):
     default_code = "model_not_found"
 
 
-async def submit(services: Services, body: dict[str, Any], request: CreateResponse, principal: str, now: datetime, *, databricks: bool) -> Run:
+async def submit(
+    services: Services,
+    body: dict[str, Any],
+    request: CreateResponse,
+    principal: str,
+    now: datetime,
+    *,
+    databricks: bool,
+) -> Run:
     """Commit a run, ring a worker and return the run as it is now: queued."""
     previous = _previous(request)
     thread = request.thread

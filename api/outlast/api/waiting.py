@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.responses import response_object
 from outlast.shared.domain.runs import Run
 from outlast.shared.store import runs
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from .errors import Json, error_body
 from .services import Services

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from outlast.infra.migrate import sole_runner
-from outlast.shared.connections import Database
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg.rows import dict_row
 
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from outlast.infra.migrate import sole_runner
+from outlast.shared.connections import Database
 
 
 async def prepare(database: Database) -> None:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from outlast.shared.connections import Connection, Database
-from outlast.shared.domain.errors import SchemaMismatch, Unavailable
 from psycopg.sql import SQL, Identifier
 
+from outlast.shared.connections import Connection, Database
+from outlast.shared.domain.errors import SchemaMismatch, Unavailable
+
 NO_TRANSACTION = "-- outlast: no transaction"
+_LOCK_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +68,41 @@ async def migrate(database: Database, migrations: list[Migration], *, wait_secon
 
 
 @asynccontextmanager
-async def sole_runner(database: Database, wait_seconds: float = 60) -> AsyncIterator[Connection]:
+async def sole_runner(database: Database, wait_seconds: float = 60) -> AsyncGenerator[Connection]:
     """A connection without time limits, held by one runner at a time."""
     unlimited = {"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"}
     connection = await database.connect(**unlimited)
     try:
-        # Polled: a blocked pg_advisory_lock() holds a snapshot, for which CREATE INDEX CONCURRENTLY would wait for ever.
-        async with asyncio.timeout(wait_seconds):
-            while not await _try_lock(connection, database.schema):
-                await asyncio.sleep(0.2)
+        await _lock(connection, database.schema, wait_seconds)
         yield connection
-    except TimeoutError:
-        raise Unavailable(f"Another `outlast migrate` has held the lock for {wait_seconds:g} s") from None
     finally:
         await connection.close()
 
 
+async def _lock(connection: Connection, schema: str, wait_seconds: float) -> None:
+    """Polled: a blocked pg_advisory_lock() holds a snapshot, for which CREATE INDEX CONCURRENTLY waits for ever."""
+    deadline = time.monotonic() + wait_seconds
+    while not await _try_lock(connection, schema):
+        if time.monotonic() > deadline:
+            raise Unavailable(f"Another `outlast migrate` has held the lock for {wait_seconds:g} s")
+        await asyncio.sleep(_LOCK_POLL_SECONDS)
+
+
 async def _try_lock(connection: Connection, schema: str) -> bool:
-    cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtext('outlast.migrate'), hashtext(%s))", (schema,))
+    cursor = await connection.execute(
+        "SELECT pg_try_advisory_lock(hashtext('outlast.migrate'), hashtext(%s))", (schema,)
+    )
     row = await cursor.fetchone()
     return bool(row and row[0])
 
 
 async def _missing(connection: Connection, migrations: list[Migration]) -> list[Migration]:
     cursor = await connection.execute("SELECT version, checksum FROM schema_migrations")
-    applied: dict[int, str] = {version: checksum for version, checksum in await cursor.fetchall()}
+    applied: dict[int, str] = dict(await cursor.fetchall())
     if unknown := sorted(set(applied) - {migration.version for migration in migrations}):
-        raise SchemaMismatch(f"The database has migrations that this release does not know ({unknown}): upgrade Outlast")
+        raise SchemaMismatch(
+            f"The database has migrations that this release does not know ({unknown}): upgrade Outlast"
+        )
     for migration in migrations:
         if applied.get(migration.version, migration.checksum) != migration.checksum:
             raise SchemaMismatch(f"{migration.name} was applied in another form: an applied migration is never edited")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -27,8 +27,17 @@ Connection = psycopg.AsyncConnection[TupleRow]
 ConnInfo = Callable[[], Awaitable[str]]
 
 # What retrying may mend: a lost connection, a restart, a deadlock, a timeout.
-TRANSIENT: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed)
-_SCHEMA_ERRORS = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName)
+TRANSIENT: tuple[type[Exception], ...] = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    PoolTimeout,
+    PoolClosed,
+)
+_SCHEMA_ERRORS = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.InvalidSchemaName,
+)
 
 _SESSION: dict[str, str] = {
     "idle_in_transaction_session_timeout": "2s",
@@ -67,7 +76,7 @@ class Database:
         self._pool: AsyncConnectionPool[Connection] | None = None
 
     @asynccontextmanager
-    async def pooled(self, *, max_connections: int) -> AsyncIterator[Database]:
+    async def pooled(self, *, max_connections: int) -> AsyncGenerator[Database]:
         """This database with its pool open. Does not wait for the server: work does, and says so when it is away."""
         pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._conninfo,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from celery import Celery
-from kombu import Connection as BrokerConnection
-from kombu import Producer, Queue
+from kombu import Connection as BrokerConnection, Producer
 
 from .domain.ids import response_id
 from .domain.runs import Submission
@@ -80,10 +80,8 @@ class Doorbell:
     def stop(self) -> None:
         """Ring what is waiting, within a second or so, and end."""
         self._stopping.set()
-        try:
+        with suppress(queue.Full):
             self._bells.put_nowait(None)
-        except queue.Full:
-            pass
         self._thread.join(timeout=1.5)
 
     def ring(self, submission: Submission) -> None:
@@ -98,7 +96,7 @@ class Doorbell:
             try:
                 with self._app.connection_for_write() as connection:
                     self._publish_over(connection)
-            except Exception as error:  # a thread's last line: whatever the broker's client raises, the next try is soon
+            except Exception as error:  # noqa: BLE001 — whatever it raises, the next try is soon
                 self.lost += 1
                 log.warning("doorbell.lost", error=type(error).__name__, lost=self.lost)
                 self._stopping.wait(_RETRY_SECONDS)
@@ -110,7 +108,7 @@ class Doorbell:
                 TASK,
                 args=[submission.queue],
                 kwargs={"run": response_id(submission.run_id)},  # for tracing only: a bell names a queue
-                queue=Queue(broker_queue(self._schema, submission.queue)),
+                queue=broker_queue(self._schema, submission.queue),
                 producer=producer,
                 ignore_result=True,
                 retry=False,

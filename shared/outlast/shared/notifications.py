@@ -44,7 +44,9 @@ async def listen(database: Database, *, liveness_seconds: float = 5.0) -> AsyncI
     """
     connection = await database.connect()
     try:
-        await connection.execute("SELECT set_config('application_name', current_setting('application_name') || ' listener', false)")
+        await connection.execute(
+            "SELECT set_config('application_name', current_setting('application_name') || ' listener', false)"
+        )
         await connection.execute(SQL("LISTEN {}").format(Identifier(channel(database.schema))))
         yield []
         while True:
@@ -60,5 +62,7 @@ async def listen(database: Database, *, liveness_seconds: float = 5.0) -> AsyncI
 async def notify(connection: Connection, schema: str, hints: list[str]) -> None:
     """Send hints in a transaction of their own: a commit that carries a NOTIFY holds a lock over the whole cluster."""
     await connection.execute(
-        "SELECT pg_notify(%s, payload) FROM unnest(%b::text[]) AS payload", (channel(schema), hints), prepare=True
+        "SELECT pg_notify(%s, payload) FROM unnest(%b::text[]) AS payload",
+        (channel(schema), hints),
+        prepare=True,
     )

@@ -1,4 +1,4 @@
-"""Everything that can be set, from the environment and ``outlast.toml`` (the environment wins). Built once, passed down."""
+"""What can be set, from the environment and ``outlast.toml`` (the environment wins). Built once, passed down."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ class Settings(BaseSettings):
     """One frozen object. Units are in the names; relations between settings are checked."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OUTLAST_", toml_file=CONFIG_FILE, frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+        env_prefix="OUTLAST_",
+        toml_file=CONFIG_FILE,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
     )
 
     database_url: SecretStr | None = _plain("database_url", default=None)
@@ -131,7 +136,9 @@ class Settings(BaseSettings):
 
     def required_database_url(self) -> str:
         if self.database_url is None:
-            raise SettingsError("DATABASE_URL is not set: the URL of a Postgres, as in postgresql://user:password@host/name")
+            raise SettingsError(
+                "DATABASE_URL is not set: the URL of a Postgres, as in postgresql://user:password@host/name"
+            )
         return self.database_url.get_secret_value()
 
     def required_redis_url(self) -> str:
@@ -145,7 +152,9 @@ def load(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors(include_input=False)]
+        problems = [
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors(include_input=False)
+        ]
         raise SettingsError("; ".join(problems)) from None
     except ValueError as error:  # outlast.toml is not TOML
         raise SettingsError(f"{CONFIG_FILE}: {error}") from None

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 from celery import signals
+from celery.apps.worker import Worker
+from celery.worker import state
+
 from outlast.shared.doorbell import TASK, broker_queue, celery_app
 from outlast.shared.settings import Settings, SettingsError
 
@@ -18,13 +24,18 @@ def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
     settings.required_database_url()
     app = celery_app(settings.required_redis_url(), settings.db_schema)
-    app.settings = settings
     app.task(name=TASK)(_answered_by_the_pool)
-    signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
+    signals.setup_logging.connect(_keep_ours, weak=False)
+
+    def ready(**_: Any) -> None:
+        on_ready()
+
+    signals.worker_ready.connect(ready, weak=False)
     # Celery warns root of pickled messages; ours are JSON and name a queue.
     warnings.filterwarnings("ignore", message=".*superuser privileges.*")
-    worker = app.Worker(
-        pool_cls=RunPool,
+    worker = QuietWorker(
+        app=app,
+        pool_cls=RunPool.serving(settings),
         concurrency=settings.concurrency,
         queues=[broker_queue(settings.db_schema, name) for name in settings.queues],
         without_gossip=True,
@@ -35,6 +46,22 @@ def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
     )
     worker.start()
     return worker.exitcode or 0
+
+
+class QuietWorker(Worker):
+    """Celery's worker with one way to stop: hand back what cannot be finished in time, and end. No announcements."""
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop)
+
+
+def _keep_ours(**_: Any) -> None:
+    """Logs are configured; a receiver of this signal keeps Celery from doing it again."""
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    state.should_stop = 0  # Celery's consumer looks at it each time round; the value is the exit code
 
 
 def _answered_by_the_pool(queue: str, run: str | None = None) -> None:

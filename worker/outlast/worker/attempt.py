@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, cast
 
 import structlog
+
 from outlast.agent import Agent, AgentError, Context, Request
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost
@@ -67,7 +68,7 @@ class Attempt:
                 await self._drive_and_finish(output)
             except LeaseLost:
                 log.warning("lease.lost")
-            except Exception:  # ours, not the agent's: the run goes back to the queue rather than being stuck
+            except Exception:
                 log.exception("attempt.broke")
                 await self._release("attempt_broke")
 
@@ -97,13 +98,15 @@ class Attempt:
         agent = self._agents.get(self._run.agent)
         if agent is None:
             return AgentError(f"This worker has no agent named {self._run.agent!r}.", code="agent_not_found")
-        self._driving = asyncio.create_task(self._emit(agent, output))
-        if self._stop is not None or self._run.cancel_requested:
+        if self._run.cancel_requested:
             self.stop(Stop.CANCEL)
-            self._driving.cancel()
+        if self._stop is not None:
+            return None
+        self._driving = asyncio.create_task(self._emit(agent, output))
+        limit = asyncio.timeout(_seconds_until(self._run.deadline_at))
         try:
-            async with asyncio.timeout(_seconds_until(self._run.deadline_at)) as limit:
-                await asyncio.gather(self._driving)
+            async with limit:
+                await self._driving
         except TimeoutError as error:
             return _timeout() if limit.expired() else _failure(error)
         except asyncio.CancelledError:
@@ -112,7 +115,7 @@ class Attempt:
             self._stop = Stop.LOST
         except AgentError as error:
             return error
-        except Exception as error:  # the agent's code may raise anything
+        except Exception as error:  # noqa: BLE001 — the agent's code may raise anything
             return _failure(error)
         return None
 

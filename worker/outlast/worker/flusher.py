@@ -1,7 +1,7 @@
 """From the agents' emissions to the log: one flusher for all runs of a process, batching as naturally as they come.
 
-A flush carries whatever is waiting, and the next begins when it has returned: one commit of latency when little happens,
-larger batches when much does. At most one flush is in flight, so no run is ever in two.
+A flush carries whatever is waiting, and the next begins when it has returned: one commit of latency when little
+happens, larger batches when much does. At most one flush is in flight, so no run is ever in two.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import structlog
+
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost, Unavailable
 from outlast.shared.domain.events import Chunk, Event
@@ -59,7 +60,7 @@ class RunLog:
         await self._until(lambda: not self.pending)
 
     async def finish(self, last: Sequence[Event], status: RunStatus, response: object) -> None:
-        """Store the last events and the run's end in one statement. Raises LeaseLost when the run is not ours any more."""
+        """Store the last events and the run's end in one statement. Raises LeaseLost when the run is not ours."""
         self._check()
         self._flusher.leave(self)
         await self._until(lambda: not self._flusher.in_flight(self))

@@ -1,4 +1,4 @@
-"""What executes runs in one process: it claims up to its free slots, keeps its leases, and hands back what it cannot end."""
+"""What executes runs in one process: it claims up to its free slots, keeps its leases, and hands back the rest."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from uuid import UUID
 
 import structlog
+
 from outlast.agent import Agent
 from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.errors import Unavailable
@@ -130,7 +131,7 @@ class Runtime:
             await asyncio.wait(rest, timeout=self._settings.lease_seconds)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Runtime]:
+    async def running(self) -> AsyncGenerator[Runtime]:
         loops = [asyncio.create_task(self._flusher.run_forever()), asyncio.create_task(self._beat_forever())]
         await self._claim_quietly()
         try:
@@ -143,10 +144,13 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, agents: Mapping[str, Agent]) -> AsyncIterator[Runtime]:
+async def open_runtime(settings: Settings, agents: Mapping[str, Agent]) -> AsyncGenerator[Runtime]:
     """A runtime at work on the database that the settings name; drained at the end."""
     database = Database(
-        fixed(settings.required_database_url()), schema=settings.db_schema, application="outlast worker", pin_plan=True
+        fixed(settings.required_database_url()),
+        schema=settings.db_schema,
+        application="outlast worker",
+        pin_plan=True,
     )
     async with database.pooled(max_connections=settings.worker_connections):
         await database.run(schema.check, patience_seconds=30)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from outlast.shared.store import schema
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.responses import Response
 
-from ..services import Replica
+from outlast.api.services import Replica
+from outlast.shared.store import schema
 
 router = APIRouter(tags=["operations"])
 
@@ -27,6 +27,10 @@ async def ready(services: Replica) -> dict[str, str]:
 async def metrics(services: Replica) -> Response:
     registry = CollectorRegistry()
     Gauge("outlast_streams", "Streams open in this replica", registry=registry).set(services.tail.streams)
-    Gauge("outlast_listening", "1 while LISTEN works; events are polled for otherwise", registry=registry).set(services.tail.listening)
-    Gauge("outlast_doorbells_lost", "Bells that could not be rung since start", registry=registry).set(services.doorbell.lost)
+    Gauge("outlast_listening", "1 while LISTEN works; events are polled for otherwise", registry=registry).set(
+        services.tail.listening
+    )
+    Gauge("outlast_doorbells_lost", "Bells that could not be rung since start", registry=registry).set(
+        services.doorbell.lost
+    )
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

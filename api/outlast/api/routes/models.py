@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from ..services import Replica
+from outlast.api.services import Replica
 
 router = APIRouter(tags=["agents"])
 

@@ -1,4 +1,4 @@
-"""``/responses``: the five modes. Invoke; stream; background and poll; background stream, resumed by stream or by poll."""
+"""``/responses``: invoke; stream; background and poll; background stream, resumed by stream or by poll."""
 
 from __future__ import annotations
 
@@ -6,30 +6,39 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+from starlette.types import Message
+
+from outlast.api.cancellation import cancel
+from outlast.api.errors import Json, TooLarge
+from outlast.api.schemas import CreateResponse, parse
+from outlast.api.services import Caller, Replica, Services
+from outlast.api.sse import EventStream
+from outlast.api.submissions import submit
+from outlast.api.waiting import FinishedResponse
 from outlast.shared.domain.errors import Invalid, RunNotFound
 from outlast.shared.domain.ids import parse_response_id, response_id
 from outlast.shared.domain.responses import response_object
 from outlast.shared.domain.runs import Run
 from outlast.shared.store import runs
 from outlast.shared.wire import from_json
-from starlette.responses import Response
-from starlette.types import Message
-
-from ..cancellation import cancel
-from ..errors import Json, TooLarge
-from ..schemas import CreateResponse, parse
-from ..services import Caller, Replica, Services
-from ..sse import EventStream
-from ..submissions import submit
-from ..waiting import FinishedResponse
 
 router = APIRouter(tags=["responses"])
 
 MAX_WAIT_SECONDS = 300
 
-_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CreateResponse"}}}}}
-_STREAM = {200: {"description": "The response object, or its events when `stream` is true.",
-                 "content": {"application/json": {}, "text/event-stream": {}}}}  # fmt: skip
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CreateResponse"}}},
+    }
+}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The response object, or its events when `stream` is true.",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+}
 
 
 @router.post("/responses", openapi_extra=_BODY, responses=_STREAM, summary="Run an agent")

@@ -21,7 +21,7 @@ class StreamCut(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Frames that follow each other, the first numbered ``first_seq``. Empty and not ended: nothing has come for a while."""
+    """Frames that follow each other, the first numbered ``first_seq``. None, and not ended: it has been quiet."""
 
     first_seq: int
     frames: list[bytes]
@@ -98,7 +98,9 @@ class Viewer:
         self.quiet_since = now
         self.sending_since: float | None = None
         """Since when the client has not taken what it was sent."""
-        self.task = asyncio.current_task()
+        task = asyncio.current_task()
+        assert task is not None, "a viewer belongs to the task that sends"
+        self.task = task
         self._waiter: asyncio.Future[None] | None = None
         self._cut = False
 

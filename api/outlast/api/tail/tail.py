@@ -1,19 +1,20 @@
 """The tail of every watched log in this process, gap-free.
 
-Why no event is lost, doubled or reordered (docs/event-log.md has the long form): appends of a run commit in order of
-number, so every read sees a prefix; a hub is registered before its first read, and marked dirty by every hint, after every
-LISTEN and by the poll; the mark is cleared before the read; a hub takes only what continues it.
+Why no event is lost, doubled or reordered (docs/event-log.md has the long form): appends of a run commit in order
+of number, so every read sees a prefix; a hub is registered before its first read, and marked dirty by every hint,
+after every LISTEN and by the poll; the mark is cleared before the read; a hub takes only what continues it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
 import structlog
+
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.domain.runs import Run
@@ -49,7 +50,7 @@ class Tail:
         return sum(len(hub.viewers) for hub in self._hubs.values())
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Tail]:
+    async def running(self) -> AsyncGenerator[Tail]:
         loops = [self._read_forever(), self._poll_forever(), self._turn_wheel()]
         if self._settings.tail == "listen":
             loops.append(self._listen_forever())
@@ -72,7 +73,7 @@ class Tail:
     # -- what a stream does --------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def viewing(self, run: Run, starting_after: int) -> AsyncIterator[Viewer]:
+    async def viewing(self, run: Run, starting_after: int) -> AsyncGenerator[Viewer]:
         """Watch a run from the event after this number (-1: from the first)."""
         hub = self._hubs.get(run.run_id)
         if hub is None:
@@ -129,7 +130,11 @@ class Tail:
         if not lines:  # it was there: the run has been deleted
             raise StreamCut
         viewer.cursor = cursor + len(lines)
-        return Batch(cursor, [frame(line) for line in lines], ended=viewer.hub.closed and viewer.cursor >= viewer.hub.next)
+        return Batch(
+            cursor,
+            [frame(line) for line in lines],
+            ended=viewer.hub.closed and viewer.cursor >= viewer.hub.next,
+        )
 
     # -- what keeps the hubs up to date --------------------------------------------------------------------------------
 
@@ -201,7 +206,9 @@ class Tail:
         if not watched:
             return
         try:
-            heads = await self._database.run(lambda c: events.heads(c, [hub.run_id for hub in watched]), patience_seconds=0)
+            heads = await self._database.run(
+                lambda c: events.heads(c, [hub.run_id for hub in watched]), patience_seconds=0
+            )
         except Unavailable:
             return
         self._hint(heads.items())
@@ -210,7 +217,7 @@ class Tail:
                 hub.cut()
 
     async def _turn_wheel(self) -> None:
-        """One timer for all streams: signs of life, clients that take nothing, rings and hubs that are no longer needed."""
+        """One timer for all streams: signs of life, clients that take nothing, what is no longer needed."""
         while True:
             await asyncio.sleep(min(_WHEEL_SECONDS, self._settings.ping_seconds / 4))
             now = self._now()
@@ -223,7 +230,7 @@ class Tail:
 
     def _look_after(self, viewer: Viewer, now: float) -> None:
         if viewer.sending_since is not None:
-            if now - viewer.sending_since > self._settings.slow_client_seconds and viewer.task and not viewer.is_cut:
+            if now - viewer.sending_since > self._settings.slow_client_seconds and not viewer.is_cut:
                 log.warning("stream.slow_client", cursor=viewer.cursor)
                 viewer.cut()
                 viewer.task.cancel()  # it waits in send(), which nothing else can end

@@ -33,9 +33,7 @@ class Account:
     def is_other_user(self) -> bool:
         return self.uid != os.geteuid()
 
-    def popen(
-        self, command: Sequence[str], *, cwd: Path, output: IO[bytes], keep_open: int
-    ) -> subprocess.Popen[bytes]:
+    def popen(self, command: Sequence[str], *, cwd: Path, output: IO[bytes], keep_open: int) -> subprocess.Popen[bytes]:
         """Start a command out of reach of the terminal's Ctrl-C; of our files it keeps only `keep_open`."""
         return subprocess.Popen(
             [*self.prefix, *command],

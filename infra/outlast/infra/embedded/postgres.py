@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import quote
-
-import psycopg
+from urllib.parse import urlencode
 
 from .accounts import Account, account_for_postgres, away_folder
 from .binaries import PostgresBinaries, find_postgres, postgres_in
@@ -23,9 +22,14 @@ from .sockets import fits
 
 USER = "postgres"
 DATABASE = "outlast"
-# Only part of the socket's name, but always given: PGPORT would change it on either side.
-PORT = 5432
+PORT = 5432  # only part of the socket's name, but always given: PGPORT would change it on either side
+# Who uses a managed Postgres often has the opposite in the environment, as PGSSLMODE=require.
+_CONNECTION = {"port": str(PORT), "sslmode": "disable", "channel_binding": "disable"}
 _SETTINGS: Mapping[str, str] = {"listen_addresses": "", "max_connections": "200"}
+# For psql: psycopg belongs behind the one door, in outlast.shared.
+_ENSURE_DATABASE = r"""
+SELECT 'CREATE DATABASE outlast' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'outlast') \gexec
+"""
 _BUILTIN = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 FIRST_WITH_BUILTIN_LOCALES = 17
 _STATUS_LINE = 7  # of postmaster.pid, counted from 0
@@ -71,7 +75,7 @@ class Postgres(Server):
         return self._url(DATABASE)
 
     def _url(self, database: str) -> str:
-        return f"postgresql://{USER}@/{database}?host={quote(str(self.socket.parent), safe='')}&port={PORT}"
+        return f"postgresql://{USER}@/{database}?{urlencode({'host': self.socket.parent, **_CONNECTION})}"
 
     def _prepare(self) -> None:
         self._account = self._given_account or account_for_postgres()
@@ -172,13 +176,12 @@ class Postgres(Server):
 
     def _await_ready(self, timeout_seconds: float) -> None:
         super()._await_ready(timeout_seconds)
-        try:
-            with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
-                found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
-                if found.fetchone() is None:
-                    connection.execute(f"CREATE DATABASE {DATABASE}")
-        except psycopg.Error as error:
-            raise self._failure(f"has no database {DATABASE} ({error})") from error
+        psql = [self.binaries.psql, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", self._url("postgres")]
+        made = subprocess.run(
+            psql, input=_ENSURE_DATABASE, capture_output=True, text=True, check=False, timeout=timeout_seconds
+        )
+        if made.returncode != 0:
+            raise self._failure(f"has no database {DATABASE} ({made.stderr.strip()})")
 
 
 def locale_options(major: str) -> list[tuple[str, ...]]:

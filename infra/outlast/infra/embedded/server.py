@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 0.02
 TAIL_LINES = 20
+DYING_STARTER_SECONDS = 0.5  # what kill -9 has ended may take a moment to be gone
 StopSteps = tuple[tuple[signal.Signals, float], ...]
 
 
@@ -61,9 +62,7 @@ class Server(ABC):
                 self.stop()
                 raise
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise EmbeddedError(
-                f"{self._name} cannot use {self.folder}: {error}. {self._what_to_do()}"
-            ) from error
+            raise EmbeddedError(f"{self._name} cannot use {self.folder}: {error}. {self._what_to_do()}") from error
 
     def stop(self) -> None:
         """End the server, orderly if it can, and free the folder. Does nothing when nothing runs."""
@@ -118,7 +117,7 @@ class Server(ABC):
     def _take_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         is_alive = self._process is not None and self._process.poll() is None
-        if is_alive or not self._starter.try_acquire():
+        if is_alive or not _wait_until(self._starter.try_acquire, DYING_STARTER_SECONDS):
             raise AlreadyRunning(self.folder, self._starter.read_note())
         self._starter.write_note(str(os.getpid()))
 
@@ -166,14 +165,12 @@ class Server(ABC):
         return self._process
 
     def _await_ready(self, timeout_seconds: float) -> None:
-        size, deadline = -1, 0.0
+        said, deadline = -1, 0.0
         while not self._is_ready():
             if (code := self.poll()) is not None:
                 raise self._failure(f"ended with exit code {code} instead of starting")
-            if (
-                grown := self.log_file.stat().st_size
-            ) != size:  # a long recovery says now and then that it goes on
-                size, deadline = grown, time.monotonic() + timeout_seconds
+            if (size := self.log_file.stat().st_size) != said:  # a long recovery tells that it goes on
+                said, deadline = size, time.monotonic() + timeout_seconds
             if time.monotonic() > deadline:
                 raise self._failure(f"is not ready and has said nothing for {timeout_seconds:g} s")
             time.sleep(POLL_SECONDS)
@@ -181,14 +178,10 @@ class Server(ABC):
     def _failure(self, what: str) -> EmbeddedError:
         said = self.log_file.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
         tail = "\n".join(f"  {line}" for line in said[-TAIL_LINES:]) or "  (nothing)"
-        return EmbeddedError(
-            f"{self._name} {what}. {self._what_to_do()}\nThe end of {self.log_file}:\n{tail}"
-        )
+        return EmbeddedError(f"{self._name} {what}. {self._what_to_do()}\nThe end of {self.log_file}:\n{tail}")
 
     def _what_to_do(self) -> str:
-        return (
-            f"Mend the cause, or move {self.folder} away to begin with empty data, or set {self._variable}."
-        )
+        return f"Mend the cause, or move {self.folder} away to begin with empty data, or set {self._variable}."
 
     def _release(self) -> None:
         self._server.release()

@@ -39,8 +39,7 @@ def socket_folder(home: Path, name: str, *, uid: int, gid: int) -> Path:
     _make(outside, uid, gid)
     if wrong := what_is_wrong(outside, uid):
         raise EmbeddedError(
-            f"{outside} cannot hold the server's socket: it {wrong}. "
-            "Remove it, or set TMPDIR to a folder of your own."
+            f"{outside} cannot hold the server's socket: it {wrong}. Remove it, or set TMPDIR to a folder of your own."
         )
     return outside
 

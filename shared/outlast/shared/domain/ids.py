@@ -13,7 +13,9 @@ RESPONSE_PREFIX = "resp_"
 def uuid7(milliseconds: int, randomness: bytes) -> UUID:
     """A version 7 UUID (RFC 9562): 48 bits of Unix time, then 74 random bits of the ten bytes given."""
     tail = int.from_bytes(randomness[:10])
-    value = (milliseconds & (2**48 - 1)) << 80 | 0x7 << 76 | (tail >> 62 & 0xFFF) << 64 | 0b10 << 62 | tail & (2**62 - 1)
+    value = (
+        (milliseconds & (2**48 - 1)) << 80 | 0x7 << 76 | (tail >> 62 & 0xFFF) << 64 | 0b10 << 62 | tail & (2**62 - 1)
+    )
     return UUID(int=value)
 
 

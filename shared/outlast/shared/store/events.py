@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from ..connections import Connection
-from ..domain.events import Chunk
-from ..notifications import notify, payloads
+from outlast.shared.connections import Connection
+from outlast.shared.domain.events import Chunk
+from outlast.shared.notifications import notify, payloads
 
 PAGE_BYTES = 256 * 1024
 PAGE_CHUNKS = 200
@@ -43,7 +43,7 @@ SELECT array_agg(run_id) FROM u
 
 
 async def append(connection: Connection, schema: str, batch: Sequence[Append]) -> set[UUID]:
-    """Append to many runs in one transaction and hint at it in another, in one network write. Returns the accepted runs.
+    """Append to many runs in one transaction and hint at it in another, in one write. Returns the accepted runs.
 
     The parameters are binary arrays (``%b``): psycopg's text arrays cost more than Postgres does.
     """
@@ -65,20 +65,21 @@ async def append(connection: Connection, schema: str, batch: Sequence[Append]) -
 async def applied(connection: Connection, batch: Sequence[Append]) -> set[UUID]:
     """The runs whose events are in the log: of a batch that was rejected, but sent before with an unknown outcome."""
     cursor = await connection.execute(
-        """SELECT h.run_id FROM run_heads h JOIN unnest(%b::uuid[], %b::int[], %b::int[]) AS b(run_id, attempt, last_seq)
+        """SELECT h.run_id FROM run_heads h
+           JOIN unnest(%b::uuid[], %b::int[], %b::int[]) AS b(run_id, attempt, last_seq)
            ON h.run_id = b.run_id AND h.attempt = b.attempt AND h.last_seq >= b.last_seq""",
         ([a.run_id for a in batch], [a.attempt for a in batch], [a.chunk.last_seq for a in batch]),
     )
     return {row[0] for row in await cursor.fetchall()}
 
 
-# Pages are cut by size, so that no reader holds more than it can pass on; octet_length does not unpack what it measures.
-_PAGE = f"""
+# Pages are cut by size: no reader holds more than it can pass on. octet_length does not unpack what it measures.
+_PAGE = """
 SELECT run_id, first_seq, last_seq, data FROM (
     SELECT c.*, sum(octet_length(data)) OVER (ORDER BY last_seq) - octet_length(data) AS before FROM (
         SELECT run_id, first_seq, last_seq, data FROM run_events e
-        WHERE e.run_id = q.run_id AND e.last_seq >= q.sequence_number ORDER BY e.last_seq LIMIT {PAGE_CHUNKS}) c) p
-WHERE before < {PAGE_BYTES} ORDER BY last_seq
+        WHERE e.run_id = q.run_id AND e.last_seq >= q.sequence_number ORDER BY e.last_seq LIMIT %s) c) p
+WHERE before < %s ORDER BY last_seq
 """
 _READ = f"""
 SELECT p.* FROM unnest(%b::uuid[], %b::int[]) AS q(run_id, sequence_number) CROSS JOIN LATERAL ({_PAGE}) p
@@ -87,7 +88,8 @@ SELECT p.* FROM unnest(%b::uuid[], %b::int[]) AS q(run_id, sequence_number) CROS
 
 async def read_from(connection: Connection, cursors: Sequence[tuple[UUID, int]]) -> dict[UUID, list[Chunk]]:
     """For each run the chunks that hold this number and later ones, up to a page of them, in order."""
-    cursor = await connection.execute(_READ, ([c[0] for c in cursors], [c[1] for c in cursors]), prepare=True)
+    values = ([c[0] for c in cursors], [c[1] for c in cursors], PAGE_CHUNKS, PAGE_BYTES)
+    cursor = await connection.execute(_READ, values, prepare=True)
     pages: dict[UUID, list[Chunk]] = {}
     for run_id, first_seq, last_seq, data in await cursor.fetchall():
         pages.setdefault(run_id, []).append(Chunk(first_seq, last_seq, data))
@@ -101,31 +103,36 @@ def may_be_cut(page: Sequence[Chunk]) -> bool:
 
 async def read_all(connection: Connection, run_id: UUID) -> list[str]:
     """Every event of a run, as lines of JSON."""
-    cursor = await connection.execute("SELECT data FROM run_events WHERE run_id = %s ORDER BY last_seq", (run_id,), prepare=True)
+    cursor = await connection.execute(
+        "SELECT data FROM run_events WHERE run_id = %s ORDER BY last_seq", (run_id,), prepare=True
+    )
     return [line for (data,) in await cursor.fetchall() for line in data.split("\n")]
 
 
 async def heads(connection: Connection, run_ids: Sequence[UUID]) -> dict[UUID, int]:
     """The last number of each run's log."""
     cursor = await connection.execute(
-        "SELECT run_id, last_seq FROM run_heads WHERE run_id = ANY(%b::uuid[])", (list(run_ids),), prepare=True
+        "SELECT run_id, last_seq FROM run_heads WHERE run_id = ANY(%b::uuid[])",
+        (list(run_ids),),
+        prepare=True,
     )
-    return {run_id: last_seq for run_id, last_seq in await cursor.fetchall()}
+    return dict(await cursor.fetchall())
 
 
 async def compact(connection: Connection, run_id: UUID) -> int:
     """Join the rows of a closed log into fewer, larger ones; readers see the same events. Returns the rows left."""
     cursor = await connection.execute(
-        f"""
+        """
         WITH h AS MATERIALIZED (SELECT run_id FROM run_heads WHERE run_id = %s AND closed FOR NO KEY UPDATE),
         old AS (DELETE FROM run_events WHERE run_id = (SELECT run_id FROM h)
                 RETURNING run_id, first_seq, last_seq, created_at, data),
-        sized AS (SELECT old.*, sum(octet_length(data)) OVER (ORDER BY last_seq) - octet_length(data) AS before FROM old)
+        sized AS (
+            SELECT old.*, sum(octet_length(data)) OVER (ORDER BY last_seq) - octet_length(data) AS before FROM old)
         INSERT INTO run_events (run_id, first_seq, last_seq, created_at, data)
-        SELECT run_id, min(first_seq), max(last_seq), min(created_at), string_agg(data, E'\\n' ORDER BY last_seq)
-        FROM sized GROUP BY run_id, before / {COMPACT_BYTES}
+        SELECT run_id, min(first_seq), max(last_seq), min(created_at), string_agg(data, E'\n' ORDER BY last_seq)
+        FROM sized GROUP BY run_id, before / %s
         """,
-        (run_id,),
+        (run_id, COMPACT_BYTES),
         prepare=True,
     )
     return cursor.rowcount

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from ..connections import Connection
-from ..domain.runs import Lease
+from outlast.shared.connections import Connection
+from outlast.shared.domain.runs import Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Renewal:
 
 
 async def renew(connection: Connection, leases: Sequence[Lease], *, lease_seconds: float) -> Renewal:
-    """Renew these leases in one statement. Guarded by the attempt, not by time: a late owner that nobody replaced goes on."""
+    """Renew these leases in one statement. Guarded by the attempt, not by time: the late, not replaced, go on."""
     cursor = await connection.execute(
         """
         WITH mine AS MATERIALIZED (

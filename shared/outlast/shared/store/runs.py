@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ..connections import Connection
-from ..domain.events import Chunk
-from ..domain.runs import Lease, Run, RunStatus, RunSummary, ToolItems
-from ..notifications import notify, payloads
-from ..wire import from_json
+from outlast.shared.connections import Connection
+from outlast.shared.domain.events import Chunk
+from outlast.shared.domain.runs import Lease, Run, RunStatus, RunSummary, ToolItems
+from outlast.shared.notifications import notify, payloads
+from outlast.shared.wire import from_json
 
 _RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at, r.deadline_at, r.background, r.store,
           r.tool_items, r.request, h.last_seq, r.response, r.cancel_requested_at IS NOT NULL"""
@@ -29,15 +28,24 @@ async def read(connection: Connection, run_id: UUID, principal: str) -> Run | No
     return _run(row) if row else None
 
 
+_SUMMARY = """SELECT r.id, r.agent, r.status, r.attempt, t.name, r.created_at, r.started_at, r.finished_at, h.last_seq
+              FROM runs r JOIN run_heads h ON h.run_id = r.id JOIN threads t ON t.id = r.thread_id"""
+
+
 async def recent(connection: Connection, *, limit: int, status: RunStatus | None = None) -> list[RunSummary]:
     """The newest runs of all principals, for operators."""
     cursor = await connection.execute(
-        """SELECT r.id, r.agent, r.status, r.attempt, t.name, r.created_at, r.started_at, r.finished_at, h.last_seq
-           FROM runs r JOIN run_heads h ON h.run_id = r.id JOIN threads t ON t.id = r.thread_id
-           WHERE %(status)s::text IS NULL OR r.status = %(status)s ORDER BY r.id DESC LIMIT %(limit)s""",
+        f"{_SUMMARY} WHERE %(status)s::text IS NULL OR r.status = %(status)s ORDER BY r.id DESC LIMIT %(limit)s",
         {"status": status.value if status else None, "limit": limit},
     )
-    return [RunSummary(row[0], row[1], RunStatus(row[2]), *row[3:]) for row in await cursor.fetchall()]
+    return [_summary(row) for row in await cursor.fetchall()]
+
+
+async def summary(connection: Connection, run_id: UUID) -> RunSummary | None:
+    """One run of any principal, for operators."""
+    cursor = await connection.execute(f"{_SUMMARY} WHERE r.id = %s", (run_id,))
+    row = await cursor.fetchone()
+    return _summary(row) if row else None
 
 
 async def claim(
@@ -105,10 +113,11 @@ e AS (
 UPDATE runs SET status = %(status)s, response = %(response)s, finished_at = now()
 WHERE id = (SELECT run_id FROM h) RETURNING id
 """
-# What waits on the thread is made ready by a second statement, whose snapshot is later than the lock on the thread's row.
+# What waits on the thread is made ready by a second statement: its snapshot is later than the lock on the thread's row.
 _PROMOTE = """
 UPDATE runs SET ready = true WHERE id = (
-    SELECT w.id FROM runs w WHERE w.thread_id = {thread_id} AND w.status = 'queued' AND NOT w.ready AND w.run_at <= now()
+    SELECT w.id FROM runs w
+    WHERE w.thread_id = {thread_id} AND w.status = 'queued' AND NOT w.ready AND w.run_at <= now()
     AND NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id
                     AND (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready)))
     ORDER BY w.created_at, w.id LIMIT 1)
@@ -118,7 +127,7 @@ _PROMOTE_IN_THREAD = _PROMOTE.format(thread_id="%(thread_id)s")
 
 
 async def finish(connection: Connection, schema: str, lease: Lease, ending: Ending) -> bool:
-    """End a run that this attempt holds. False: it does not hold it any more, or its log is not where it was thought."""
+    """End a run that this attempt holds. False: it is not its any more, or its log is not where it was thought."""
     return await _finish(connection, schema, RunStatus.IN_PROGRESS, lease, ending)
 
 
@@ -127,9 +136,7 @@ async def finish_queued(connection: Connection, schema: str, lease: Lease, endin
     return await _finish(connection, schema, RunStatus.QUEUED, lease, ending)
 
 
-async def _finish(
-    connection: Connection, schema: str, held_as: RunStatus, lease: Lease, ending: Ending
-) -> bool:
+async def _finish(connection: Connection, schema: str, held_as: RunStatus, lease: Lease, ending: Ending) -> bool:
     values: dict[str, Any] = {
         "run_id": lease.run_id,
         "attempt": lease.attempt,
@@ -224,10 +231,8 @@ async def thread_of(connection: Connection, run_id: UUID, principal: str) -> str
     return row[0] if row else None
 
 
-async def queue_depths(connection: Connection) -> dict[str, tuple[int, datetime | None]]:
-    """By status: how many runs, and when the oldest of them was created."""
-    cursor = await connection.execute("SELECT status, count(*), min(created_at) FROM runs GROUP BY status")
-    return {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
+def _summary(row: tuple[Any, ...]) -> RunSummary:
+    return RunSummary(row[0], row[1], RunStatus(row[2]), *row[3:])
 
 
 def _run(row: tuple[Any, ...]) -> Run:

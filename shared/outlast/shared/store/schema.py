@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..connections import Connection
-from ..domain.errors import SchemaMismatch
+from outlast.shared.connections import Connection
+from outlast.shared.domain.errors import SchemaMismatch
 
 NEEDED_VERSION = 1
 
@@ -18,8 +18,11 @@ async def check(connection: Connection) -> None:
     row = await cursor.fetchone()
     version = row[0] if row else 0
     if version < NEEDED_VERSION:
-        raise SchemaMismatch(f"The database's schema is at {version}, this release needs {NEEDED_VERSION}: run `outlast migrate`")
+        raise SchemaMismatch(
+            f"The database's schema is at {version}, this release needs {NEEDED_VERSION}: run `outlast migrate`"
+        )
     if version > NEEDED_VERSION:
         raise SchemaMismatch(
-            f"The database's schema is at {version}, this release knows {NEEDED_VERSION}: upgrade Outlast, or use another OUTLAST_SCHEMA"
+            f"The database's schema is at {version}, this release knows {NEEDED_VERSION}: "
+            "upgrade Outlast, or use another OUTLAST_SCHEMA"
         )

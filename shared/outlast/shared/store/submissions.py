@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..connections import Connection
-from ..domain.events import Chunk
-from ..domain.runs import Submission
-from ..wire import to_json
+from outlast.shared.connections import Connection
+from outlast.shared.domain.events import Chunk
+from outlast.shared.domain.runs import Submission
+from outlast.shared.wire import to_json
 
 # The turn makes the queue fair: a principal's next run comes after its last, but never before the turn being served.
 _INSERT = """
@@ -13,7 +13,8 @@ INSERT INTO runs (id, principal, thread_id, previous_run_id, agent, queue, prior
                   timeout_seconds, background, store, tool_items, request)
 SELECT %(run_id)s, %(principal)s, t.id, %(previous_run_id)s, %(agent)s, %(queue)s, %(priority)s,
        1 + greatest(
-           coalesce((SELECT turn FROM runs WHERE queue = %(queue)s AND principal = %(principal)s AND status = 'queued'
+           coalesce((SELECT turn FROM runs
+                     WHERE queue = %(queue)s AND principal = %(principal)s AND status = 'queued'
                      ORDER BY queue DESC, principal DESC, turn DESC LIMIT 1), 0),
            coalesce((SELECT turn - 1 FROM runs WHERE queue = %(queue)s AND status = 'queued' AND ready
                      ORDER BY queue, priority, turn, created_at LIMIT 1), 0)),
@@ -24,7 +25,8 @@ RETURNING id
 """
 _LOG = """
 , h AS (INSERT INTO run_heads (run_id, last_seq) SELECT id, %(last_seq)s FROM r RETURNING run_id)
-INSERT INTO run_events (run_id, first_seq, last_seq, data) SELECT run_id, 0, %(last_seq)s, %(data)s FROM h RETURNING run_id
+INSERT INTO run_events (run_id, first_seq, last_seq, data)
+SELECT run_id, 0, %(last_seq)s, %(data)s FROM h RETURNING run_id
 """
 _THREAD = """
 WITH t AS (INSERT INTO threads (id, principal, name) VALUES (%(thread_id)s, %(principal)s, %(thread)s)
@@ -34,8 +36,12 @@ _LOCK_THREAD = "SELECT id FROM threads WHERE principal = %(principal)s AND name 
 _SUBMIT_READY = f"{_THREAD}, r AS ({_INSERT.format(ready='true')}) {_LOG}"
 _SUBMIT_WAITING = f"""
 WITH t AS (SELECT id FROM threads WHERE principal = %(principal)s AND name = %(thread)s),
-r AS ({_INSERT.format(ready='''NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = t.id AND
-            (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready)))''')}) {_LOG}
+r AS ({
+    _INSERT.format(
+        ready='''NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = t.id AND
+            (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready)))'''
+    )
+}) {_LOG}
 """
 
 

@@ -18,7 +18,8 @@ def from_coroutine(answer: CoroutineAgent) -> Agent:
         if returned is None:
             return
         several = isinstance(returned, Iterable) and not isinstance(returned, str)
-        for emission in cast("Iterable[Emission | str]", returned) if several else (returned,):
+        emissions = cast("Iterable[Emission | str]", returned if several else (returned,))
+        for emission in emissions:
             yield emission
 
     return agent

@@ -15,7 +15,7 @@ from . import function
 
 
 def load_agents(targets: Mapping[str, str]) -> dict[str, Agent]:
-    """name -> agent. Importable from the working directory and PYTHONPATH. Raises SettingsError, naming what is wrong."""
+    """By name. Importable from the working directory and PYTHONPATH. Raises SettingsError, naming what is wrong."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     return {name: _load(name, target) for name, target in targets.items()}
@@ -31,7 +31,7 @@ def _load(name: str, target: str) -> Agent:
                 f"Agent {name}: there is no module {error.name!r} (looked in {os.getcwd()} and on PYTHONPATH)"
             ) from None
         raise SettingsError(f"Agent {name}: importing {module_name} failed: {error}") from error
-    except Exception as error:  # the user's module may raise anything
+    except Exception as error:
         raise SettingsError(f"Agent {name}: importing {module_name} raised {type(error).__name__}: {error}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -46,6 +46,6 @@ def _adapt(name: str, target: str, found: object) -> Agent:
     if inspect.iscoroutinefunction(found):
         return function.from_coroutine(found)
     raise SettingsError(
-        f"Agent {name}: {target} is {type(found).__name__}, not an agent: write `async def agent(request, context)` that "
-        "yields what outlast.agent describes"
+        f"Agent {name}: {target} is {type(found).__name__}, not an agent: write "
+        "`async def agent(request, context)` that yields what outlast.agent describes"
     )

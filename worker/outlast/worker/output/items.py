@@ -64,7 +64,7 @@ def close(item: Item, status: Closing) -> Iterator[Step]:
 def open_message(index: int, item_id: str) -> tuple[Item, list[Step]]:
     item = Item(index, {"id": item_id, "type": "message", "role": "assistant", "status": "in_progress", "content": []})
     added = item.added()
-    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
     item.data["content"] = [dict(part)]
     return item, [added, ("response.content_part.added", item.at(content_index=0, part=part))]
 
@@ -75,10 +75,11 @@ def text_delta(item: Item, delta: str) -> Step:
 
 
 def _close_message(item: Item, status: Closing) -> Iterator[Step]:
-    if not item.data["content"]:  # a worker died between the item and its part
+    content: list[dict[str, Any]] = item.data["content"]
+    if not content:  # a worker died between the item and its part
         yield item.done(status)
         return
-    part = item.data["content"][0]
+    part = content[0]
     part["text"] = "".join(item.pieces)
     yield "response.output_text.done", item.at(content_index=0, text=part["text"], logprobs=[])
     yield "response.content_part.done", item.at(content_index=0, part=dict(part))
@@ -103,7 +104,7 @@ def reasoning_delta(item: Item, delta: str) -> Step:
 
 def _close_reasoning(item: Item, status: Closing) -> Iterator[Step]:
     if item.data["summary"]:
-        part = item.data["summary"][0]
+        part: dict[str, Any] = item.data["summary"][0]
         part["text"] = "".join(item.pieces)
         yield "response.reasoning_summary_text.done", item.at(summary_index=0, text=part["text"])
         yield "response.reasoning_summary_part.done", item.at(summary_index=0, part=dict(part))
@@ -144,7 +145,14 @@ def answer_mcp_call(item: Item, output: str, error: str | None) -> list[Step]:
 
 def function_call(index: int, item_id: str, call_id: str, name: str, arguments: str) -> tuple[Item, list[Step]]:
     """A call, whole."""
-    data = {"id": item_id, "type": "function_call", "call_id": call_id, "name": name, "arguments": "", "status": "in_progress"}
+    data = {
+        "id": item_id,
+        "type": "function_call",
+        "call_id": call_id,
+        "name": name,
+        "arguments": "",
+        "status": "in_progress",
+    }
     item = Item(index, data)
     steps = [item.added(), ("response.function_call_arguments.delta", item.at(delta=arguments))]
     steps.append(("response.function_call_arguments.done", item.at(arguments=arguments, name=name)))
@@ -153,12 +161,24 @@ def function_call(index: int, item_id: str, call_id: str, name: str, arguments: 
 
 
 def function_call_output(index: int, item_id: str, call_id: str, output: str) -> tuple[Item, list[Step]]:
-    data = {"id": item_id, "type": "function_call_output", "call_id": call_id, "output": output, "status": "completed"}
+    data = {
+        "id": item_id,
+        "type": "function_call_output",
+        "call_id": call_id,
+        "output": output,
+        "status": "completed",
+    }
     item = Item(index, data)
     return item, [item.added(), item.done()]
 
 
 def approval_request(index: int, item_id: str, name: str, arguments: str) -> tuple[Item, list[Step]]:
-    data = {"id": item_id, "type": "mcp_approval_request", "server_label": SERVER_LABEL, "name": name, "arguments": arguments}
+    data = {
+        "id": item_id,
+        "type": "mcp_approval_request",
+        "server_label": SERVER_LABEL,
+        "name": name,
+        "arguments": arguments,
+    }
     item = Item(index, data)
     return item, [item.added(), item.done()]

@@ -108,7 +108,9 @@ class Output:
             case State(values):
                 self._state.update(_jsonable(values))
             case _:
-                raise EmissionError(f"An agent cannot yield {type(emission).__name__}: see outlast.agent for what it can.")
+                raise EmissionError(
+                    f"An agent cannot yield {type(emission).__name__}: see outlast.agent for what it can."
+                )
         return []
 
     def _say(self, kind: str, delta: str) -> list[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from outlast.shared.domain import events
@@ -32,23 +32,33 @@ def replay(log: Iterable[Event]) -> Past:
 
 def _apply(past: Past, event: Event) -> None:
     fields = event.fields
-    for item_id in fields.get("outlast", {}).get("superseded", ()):
-        next(item for item in past.items if item.id == item_id).surviving = False
+    if "outlast" in fields:
+        _supersede(past, fields["outlast"]["superseded"])
     match event.type:
         case events.IN_PROGRESS:
             past.in_progress_written = True
         case "response.output_item.added":
             past.items.append(Item(fields["output_index"], fields["item"]))
         case "response.output_item.done":
-            item = past.items[fields["output_index"]]
+            item = _item(past, event)
             item.data, item.open = fields["item"], False
         case "response.content_part.added":
-            past.items[fields["output_index"]].data["content"] = [fields["part"]]
+            _item(past, event).data["content"] = [fields["part"]]
         case "response.output_text.delta" | "response.reasoning_summary_text.delta":
-            past.items[fields["output_index"]].pieces.append(fields["delta"])
+            _item(past, event).pieces.append(fields["delta"])
         case "response.reasoning_summary_part.added":
-            past.items[fields["output_index"]].data["summary"] = [fields["part"]]
+            _item(past, event).data["summary"] = [fields["part"]]
         case "response.mcp_call_arguments.done":
-            past.items[fields["output_index"]].data["arguments"] = fields["arguments"]
+            _item(past, event).data["arguments"] = fields["arguments"]
         case _:
             pass
+
+
+def _item(past: Past, event: Event) -> Item:
+    return past.items[event.fields["output_index"]]
+
+
+def _supersede(past: Past, ids: Sequence[str]) -> None:
+    for item in past.items:
+        if item.id in ids:
+            item.surviving = False

@@ -10,15 +10,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 import uvloop
 from celery.concurrency.base import BasePool
-from outlast.shared.settings import Settings
 
-from ..agents.loading import load_agents
-from ..runtime import Runtime, open_runtime
+from outlast.shared.settings import Settings
+from outlast.worker.agents.loading import load_agents
+from outlast.worker.runtime import Runtime, open_runtime
 
 log = structlog.get_logger()
 
@@ -26,14 +26,18 @@ _JOIN_MARGIN_SECONDS = 10.0
 
 
 class RunPool(BasePool):
-    """``app.settings`` are the worker's settings (set by `outlast.worker.app`)."""
+    """Celery makes the pool from its class; `serving` gives it the settings."""
 
+    settings: ClassVar[Settings]
     body_can_be_buffer = True
     signal_safe = False
     task_join_will_block = False
 
+    @classmethod
+    def serving(cls, settings: Settings) -> type[RunPool]:
+        return type(cls.__name__, (cls,), {"settings": settings})
+
     def on_start(self) -> None:
-        self._settings: Settings = self.app.settings
         self._started: Future[Runtime] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -48,7 +52,7 @@ class RunPool(BasePool):
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            async with open_runtime(self._settings, load_agents(self._settings.agents)) as runtime:
+            async with open_runtime(self.settings, load_agents(self.settings.agents)) as runtime:
                 self._started.set_result(runtime)
                 await self._stop.wait()
         except Exception as error:
@@ -59,9 +63,9 @@ class RunPool(BasePool):
     @property
     def num_processes(self) -> int:
         """What Celery may reserve; claims are bounded by free slots, and a bell is done as soon as its claim is."""
-        return self.limit
+        return self.settings.concurrency
 
-    def on_apply(
+    def on_apply(  # pyright: ignore[reportIncompatibleMethodOverride] — the stubs leave out what Celery passes
         self,
         target: Any,
         args: Any = None,
@@ -88,7 +92,7 @@ class RunPool(BasePool):
         """Drain, hand back what is left, and end."""
         if self._loop is not None and self._stop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(self._settings.drain_seconds + self._settings.lease_seconds + _JOIN_MARGIN_SECONDS)
+            self._thread.join(self.settings.drain_seconds + self.settings.lease_seconds + _JOIN_MARGIN_SECONDS)
 
     def on_terminate(self) -> None:
         self.on_stop()

@@ -1,0 +1,5 @@
+"""The command line: ``outlast --help``."""
+
+from .main import app
+
+__all__ = ["app"]

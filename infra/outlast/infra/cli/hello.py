@@ -1,0 +1,59 @@
+"""The first question: `outlast dev` asks it by itself, so that the main job is seen."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import time
+from typing import Any
+
+from outlast.shared.domain.errors import OutlastError
+
+from .client import Client, Reconnected
+from .narration import call
+
+QUESTION = "What happens to a run when its worker is killed?"
+
+
+def say_hello(url: str) -> None:
+    """Ask, and print the answer with the numbers of its events. A failure is told, not raised."""
+    print(f'\n  hello   "{QUESTION}"', flush=True)
+    began = time.monotonic()
+    first, number = 0, -1
+    response: dict[str, Any] = {}
+    try:
+        for event in Client(url).create({"input": QUESTION}):
+            if isinstance(event, Reconnected):
+                continue
+            number = event["sequence_number"]
+            response = event.get("response", response)
+            if event["type"] == "response.output_item.done":
+                _print_item(first, number, event["item"])
+                first = number + 1
+    except OutlastError as error:
+        print(f"   failed  {error.message}", flush=True)
+        return
+    seconds = time.monotonic() - began
+    print(
+        f"   {response['status']:<9} {response['id']}, attempt {response['attempt_number']}, "
+        f"{number + 1} events, {seconds:.1f} s\n"
+        f'   replay it: curl -N "{url}/v1/responses/{response["id"]}?stream=true"\n',
+        flush=True,
+    )
+
+
+def _print_item(first: int, last: int, item: dict[str, Any]) -> None:
+    numbers = f"{first}-{last}"
+    if item["type"] == "mcp_call":
+        lines = [f"{call(item)}: {_first_line(item.get('error') or item.get('output') or '')}"]
+    elif item["type"] == "message":
+        text = "".join(part["text"] for part in item["content"])
+        lines = [line for paragraph in text.splitlines() for line in textwrap.wrap(paragraph, 110)]
+    else:
+        lines = [item["type"]]
+    print(f"   {numbers:<9} " + "\n             ".join(lines[:8]), flush=True)
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return textwrap.shorten(line if line else json.dumps(text), 70, placeholder="…")

@@ -1,0 +1,93 @@
+"""The commands. Each is thin: it reads settings, calls what does the work, and says what went wrong in one sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from outlast.shared.domain.errors import OutlastError
+
+from . import ask as asking, dev as development, parts, runs
+
+app = typer.Typer(
+    name="outlast",
+    help="The durable agent server: runs outlast the connection, the worker, the broker and the deploy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+app.add_typer(runs.app, name="runs", help="Look at runs: list, show, follow, cancel.")
+
+Port = Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Where to listen.")]
+Url = Annotated[str | None, typer.Option(envvar="OUTLAST_URL", help="The API; the running `outlast dev` otherwise.")]
+
+
+@contextmanager
+def explained() -> Generator[None]:
+    """What is wrong with the set-up is said in one line, not shown as a traceback."""
+    try:
+        yield
+    except OutlastError as error:
+        typer.echo(f"outlast: {error.message}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def dev(
+    port: Port = 8000,
+    hello: Annotated[bool, typer.Option(help="Ask one question at the start, to show the main job.")] = True,
+) -> None:
+    """Everything on this machine: Postgres, Valkey, the schema, an API and a worker."""
+    with explained():
+        raise typer.Exit(development.run(port=port, hello=hello))
+
+
+@app.command()
+def api(
+    host: Annotated[
+        str, typer.Option(help="The address to bind; others than loopback need OUTLAST_AUTH.")
+    ] = "127.0.0.1",
+    port: Port = 8000,
+) -> None:
+    """One API replica. Needs DATABASE_URL, REDIS_URL and OUTLAST_AGENTS (the names only)."""
+    with explained():
+        parts.run_api(host, port)
+
+
+@app.command()
+def worker() -> None:
+    """One worker. Needs DATABASE_URL, REDIS_URL and OUTLAST_AGENTS."""
+    with explained():
+        raise typer.Exit(parts.run_worker())
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema to this release. Safe to repeat and to run twice at once."""
+    with explained():
+        parts.run_migrate()
+
+
+@app.command()
+def agents() -> None:
+    """The configured agents, and whether they can be loaded."""
+    with explained():
+        raise typer.Exit(parts.list_agents())
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask; - reads it from the standard input.")],
+    model: Annotated[str | None, typer.Option(help="The agent to ask.")] = None,
+    conversation: Annotated[str | None, typer.Option(help="The conversation to go on with.")] = None,
+    url: Url = None,
+) -> None:
+    """Ask an agent: the answer on the standard output, everything else beside it. Ctrl-C leaves the run going."""
+    text = sys.stdin.read() if question == "-" else question
+    with explained():
+        raise typer.Exit(asking.ask(text, model=model, conversation=conversation, url=url))

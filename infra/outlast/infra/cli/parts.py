@@ -1,0 +1,118 @@
+"""The parts that run alone: api, worker, migrate, agents. Each imports its own side only when it is started."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import ipaddress
+import socket
+from importlib.util import find_spec
+from typing import Any
+
+import typer
+
+from outlast.infra.migrate import Migration, migrate, shipped
+from outlast.shared import logs, settings
+from outlast.shared.connections import Database, fixed
+from outlast.shared.settings import Settings, SettingsError
+
+from . import supervised
+
+
+def run_api(host: str, port: int) -> None:
+    config = settings.load()
+    if config.auth is None and not _is_loopback(host):
+        raise SettingsError(
+            f"{host} can be reached by others and OUTLAST_AUTH is not set. "
+            "OUTLAST_AUTH=none lets in everybody who can reach it"
+        )
+    _refuse_taken(host, port)
+    logs.configure(config, part="api")
+    supervised.follow_parent()
+    _side("api", "outlast.api.server").serve(config, host=host, port=port)
+
+
+def run_worker() -> int:
+    config = settings.load()
+    logs.configure(config, part="worker")
+    supervised.follow_parent()
+    return _side("worker", "outlast.worker.app").run_worker(config, on_ready=supervised.tell_ready)
+
+
+def run_migrate() -> None:
+    config = settings.load()
+    database = Database(fixed(config.required_database_url()), schema=config.db_schema, application="outlast migrate")
+    applied, checkpoints = asyncio.run(migrate_all(database))
+    names = ", ".join(migration.name for migration in applied) or "nothing to do"
+    typer.echo(f"schema {config.db_schema}: {names}")
+    typer.echo(f"checkpoints: {'current' if checkpoints else 'left out, langgraph is not installed here'}")
+
+
+async def migrate_all(database: Database) -> tuple[list[Migration], bool]:
+    """Our schema, and LangGraph's tables where it is installed."""
+    return await migrate(database, shipped()), await prepare_checkpoints(database)
+
+
+async def prepare_checkpoints(database: Database) -> bool:
+    """False where langgraph is not installed: an API host migrates without it, a worker host with it."""
+    if find_spec("langgraph") is None:
+        return False
+    await importlib.import_module("outlast.infra.checkpoint_tables").prepare(database)
+    return True
+
+
+def list_agents() -> int:
+    config = settings.load()
+    if not config.agents:
+        raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
+    loading = _side("worker", "outlast.worker.agents.loading")
+    failed = 0
+    for number, (name, target) in enumerate(config.agents.items()):
+        try:
+            loading.load_agents({name: target})
+            state = "default" if number == 0 else "ok"
+        except SettingsError as error:
+            failed, state = 1, error.message
+        typer.echo(f"{name:<20} {target:<40} {state}")
+    return failed
+
+
+def _side(extra: str, module: str) -> Any:
+    """A side's module. It may not be installed: an API host has no agent framework and a worker host no web server."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("outlast"):
+            raise
+        raise SettingsError(f"{error.name} is not installed: pip install 'outlast[{extra}]'") from None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Say so before anything is opened; the server's own words come late and with a traceback."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(
+                f"{host}:{port}: {error.strerror}. Choose another with --port or PORT={port + 1}"
+            ) from None
+
+
+def settings_for_operators() -> Settings:
+    """The settings, completed by the running `outlast dev` of this folder where the environment says nothing."""
+    config = settings.load()
+    running = supervised.running_dev(config)
+    if config.database_url is None and running is not None:
+        return settings.load(database_url=running.database_url, redis_url=running.redis_url)
+    return config

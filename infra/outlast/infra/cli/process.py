@@ -1,0 +1,98 @@
+"""A part of `outlast dev`: a process that is started, watched, named when it dies and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+from .supervised import PARENT_FD, READY_FD
+
+_STEADY_SECONDS = 10.0  # a part that lived so long is not in a crash loop
+_PAUSE_SECONDS = (0.2, 1.0, 3.0, 10.0)
+_STOP_SECONDS = 15.0
+
+
+class Process:
+    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
+        self.name = name
+        self.ready = asyncio.Event()
+        self.pid: int | None = None
+        self._command = command
+        self._env = env
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+
+    async def keep_running(self) -> None:
+        """Start it, and again whenever it ends by itself, with growing pauses while it keeps dying."""
+        loop = asyncio.get_running_loop()
+        deaths = 0
+        while not self._stopping:
+            started = loop.time()
+            code = await self._run()
+            if self._stopping:
+                return
+            deaths = 0 if loop.time() - started > _STEADY_SECONDS else deaths + 1
+            pause = _PAUSE_SECONDS[min(deaths, len(_PAUSE_SECONDS) - 1)]
+            print(f"{self.name} {_how_it_ended(code)}; starting it again", flush=True)
+            await asyncio.sleep(pause)
+
+    async def _run(self) -> int:
+        """One life of the process. Returns its exit code, negative for a signal."""
+        parent_read, parent_write = os.pipe()  # never written to: it closes when this process ends, however it ends
+        ready_read, ready_write = os.pipe()
+        env = {**self._env, PARENT_FD: str(parent_read), READY_FD: str(ready_write)}
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=env,
+                pass_fds=(parent_read, ready_write),
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is ours to pass on, in order
+            )
+            self.pid = self._process.pid
+        finally:
+            os.close(parent_read)
+            os.close(ready_write)
+        telling = asyncio.create_task(self._tell_ready(ready_read))
+        try:
+            return await self._process.wait()
+        finally:
+            telling.cancel()
+            self.ready.clear()
+            os.close(parent_write)
+
+    async def _tell_ready(self, fd: int) -> None:
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(fd, readable.set)
+        try:
+            await readable.wait()
+            if os.read(fd, 1):
+                self.ready.set()
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
+
+    async def stop(self) -> None:
+        """Ask it to end, and end it if it does not."""
+        self._stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
