@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from outlast.shared.settings import Settings
 from pydantic import AliasChoices
+
+from outlast.shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text("utf-8")

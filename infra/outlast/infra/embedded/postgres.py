@@ -134,7 +134,7 @@ class Postgres(Server):
         new = Path(tempfile.mkdtemp(prefix="programs.new-", dir=self._home))
         for part in (package, package.with_name(f"{package.name}.libs")):  # libraries its programs load
             if part.exists():
-                shutil.copytree(part, new / part.name)
+                shutil.copytree(part, new / part.name, ignore=shutil.ignore_patterns("include"))
         self._account.take(new)
         new.rename(copy)
 

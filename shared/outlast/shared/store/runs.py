@@ -114,10 +114,11 @@ UPDATE runs SET status = %(status)s, response = %(response)s, finished_at = now(
 WHERE id = (SELECT run_id FROM h) RETURNING id
 """
 # What waits on the thread is made ready by a second statement: its snapshot is later than the lock on the thread's row.
+# The clock is read there too: now() is when this transaction began, perhaps before the waiting run was submitted.
 _PROMOTE = """
 UPDATE runs SET ready = true WHERE id = (
     SELECT w.id FROM runs w
-    WHERE w.thread_id = {thread_id} AND w.status = 'queued' AND NOT w.ready AND w.run_at <= now()
+    WHERE w.thread_id = {thread_id} AND w.status = 'queued' AND NOT w.ready AND w.run_at <= clock_timestamp()
     AND NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id
                     AND (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready)))
     ORDER BY w.created_at, w.id LIMIT 1)

@@ -1,0 +1,113 @@
+"""The servers behind the tests: one Postgres and one Valkey for the whole run, a database of its own for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+import redis
+from outlast.infra.embedded import Postgres, Valkey
+from outlast.infra.migrate import migrate, shipped
+from outlast.shared.connections import Database, fixed
+from outlast.shared.settings import Settings, load
+
+ADMIN_URL = "OUTLAST_TEST_DATABASE_URL"
+REDIS_URL = "OUTLAST_TEST_REDIS_URL"
+TEMPLATE = "outlast_test_template"
+
+_servers: list[Postgres | Valkey] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start what DATABASE_URL and REDIS_URL do not name, once; parallel processes inherit the addresses."""
+    if hasattr(config, "workerinput") or config.option.collectonly or ADMIN_URL in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="outlast-tests-"))
+    if "DATABASE_URL" in os.environ:
+        os.environ[ADMIN_URL] = os.environ["DATABASE_URL"]
+    else:
+        postgres = Postgres(folder / "postgres", settings={"fsync": "off", "max_connections": "500"})
+        postgres.start()
+        _servers.append(postgres)
+        os.environ[ADMIN_URL] = postgres.url
+    if "REDIS_URL" in os.environ:
+        os.environ[REDIS_URL] = os.environ["REDIS_URL"]
+    else:
+        valkey = Valkey(folder / "valkey")
+        valkey.start()
+        _servers.append(valkey)
+        os.environ[REDIS_URL] = valkey.url
+    # What the developer has set for Outlast is not what the tests are about.
+    for name in [name for name in os.environ if name.startswith("OUTLAST_") and name not in (ADMIN_URL, REDIS_URL)]:
+        del os.environ[name]
+    for name in ("DATABASE_URL", "REDIS_URL", "PORT"):
+        os.environ.pop(name, None)
+    _make_template()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for server in _servers:
+        server.stop()
+
+
+def _make_template() -> None:
+    with psycopg.connect(os.environ[ADMIN_URL], autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")  # type: ignore[arg-type]
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")  # type: ignore[arg-type]
+    database = Database(fixed(_named(os.environ[ADMIN_URL], TEMPLATE)), schema="outlast", application="tests")
+    asyncio.run(migrate(database, shipped()))
+
+
+def _named(url: str, database: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc, f"/{database}", parts.query, parts.fragment))
+
+
+@pytest.fixture
+def database_url() -> Generator[str]:
+    """A migrated database of the test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(os.environ[ADMIN_URL], autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")  # type: ignore[arg-type]
+    yield _named(os.environ[ADMIN_URL], name)
+    with psycopg.connect(os.environ[ADMIN_URL], autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def redis_url(worker_id: str) -> str:
+    """A Redis database of this test process's own, empty."""
+    number = int(worker_id.removeprefix("gw")) + 1 if worker_id.startswith("gw") else 0
+    base, _, _ = os.environ[REDIS_URL].partition("?db=")
+    url = f"{base}?db={number}" if base.startswith("unix:") else base.rpartition("/")[0] + f"/{number}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    """Settings with the waits shortened."""
+    return load(
+        database_url=database_url,
+        redis_url=redis_url,
+        agents={"test": "tests:agent"},
+        beat_seconds=0.2,
+        lease_seconds=1.0,
+        drain_seconds=0.2,
+        poll_interval_seconds=0.2,
+        ping_seconds=0.5,
+    )
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncGenerator[Database]:
+    async with Database(fixed(database_url), schema="outlast", application="tests").pooled(max_connections=5) as opened:
+        yield opened

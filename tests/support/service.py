@@ -1,0 +1,91 @@
+"""A service in the test's own process: real API replicas on real ports, and a runtime that executes the test's agents."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import openai
+import uvicorn
+from outlast.agent import Agent
+from outlast.api.app import create_app
+from outlast.api.server import Server
+from outlast.api.services import Services
+from outlast.shared.settings import Settings
+from outlast.worker.runtime import Runtime, open_runtime
+
+
+@dataclass
+class Replica:
+    """One API replica."""
+
+    url: str
+    server: Server
+    task: asyncio.Task[None]
+
+    @property
+    def services(self) -> Services:
+        return self.server.config.app.state.services  # type: ignore[union-attr]
+
+    @cached_property
+    def openai(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
+
+    async def stop(self) -> None:
+        await self.openai.close()
+        self.server.should_exit = True
+        await self.task
+
+
+@dataclass
+class Service:
+    settings: Settings
+    replicas: list[Replica] = field(default_factory=list[Replica])
+    runtime: Runtime | None = None
+
+    @property
+    def url(self) -> str:
+        return self.replicas[0].url
+
+    @property
+    def openai(self) -> openai.AsyncOpenAI:
+        return self.replicas[0].openai
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, agents: Mapping[str, Agent], *, replicas: int = 1, workers: int = 1
+) -> AsyncGenerator[Service]:
+    """The service with these agents; the first is the default."""
+    named = settings.model_copy(update={"agents": {name: f"tests:{name}" for name in agents}})
+    async with AsyncExitStack() as stack:
+        service = Service(named)
+        for _ in range(replicas):
+            service.replicas.append(await stack.enter_async_context(replica(named)))
+        for _ in range(workers):
+            service.runtime = await stack.enter_async_context(open_runtime(named, agents))
+        yield service
+
+
+@asynccontextmanager
+async def replica(settings: Settings) -> AsyncGenerator[Replica]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=2, lifespan="on"
+        )
+        server = Server(config)
+        task = asyncio.create_task(server.serve([listening]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0)
+        if task.done():
+            task.result()
+        started = Replica(f"http://127.0.0.1:{listening.getsockname()[1]}", server, task)
+        try:
+            yield started
+        finally:
+            await started.stop()
