@@ -50,18 +50,19 @@ fi
 
 mkdir -p .outlast 2>/dev/null && (: > "$log") 2>/dev/null || fail "This folder ($here) cannot be written by $(id -un 2>/dev/null || id -u)."
 dots=
-trap 'kill $dots 2>/dev/null; say; say "Interrupted; the next set-up begins again."; exit 130' INT TERM
+trap 'kill $dots 2>/dev/null; say; say "Interrupted; the next set-up begins again."; exit 130' INT
 
 # step "Doing this" command…: the text, a dot a second, the seconds it took. The command's own words go to the log.
 step() {
   printf '%s ' "$1" >&2
   shift
   began=$(date +%s)
-  (trap 'exit 0' TERM; while sleep 1 2>/dev/null && kill -0 $$ 2>/dev/null; do printf . >&2; done) </dev/null >/dev/null 9>&- &
+  (while sleep 1 2>/dev/null && kill -0 $$ 2>/dev/null; do printf . >&2; done) </dev/null >/dev/null 9>&- &
   dots=$!
   result=0
   ("$@") >>"$log" 2>&1 || result=$?
   kill "$dots" 2>/dev/null || true
+  wait "$dots" 2>/dev/null || true
   dots=
   if [ "$result" = 0 ]; then say " $(($(date +%s) - began)) s"; else say " failed"; fi
   return "$result"

@@ -87,10 +87,13 @@ class Attempt:
             case Stop.DRAIN:
                 await self._release("worker_drained")
             case Stop.CANCEL:
+                await self._log.append(output.settle("incomplete"))
                 await self._finish(RunStatus.CANCELLED, *output.cancel())
             case None if failure is not None:
+                await self._log.append(output.settle("incomplete"))
                 await self._finish(RunStatus.FAILED, *output.fail(failure.code, failure.message))
             case None:
+                await self._log.append(output.settle("completed"))
                 await self._finish(RunStatus.COMPLETED, *output.complete(datetime.now(UTC)))
 
     async def _drive(self, output: Output) -> AgentError | None:

@@ -40,6 +40,7 @@ class RunLog:
         self._flusher = flusher
         self._on_lost = lost
         self._is_lost = False
+        self._finishing = False
         self._acknowledged = asyncio.Condition()
         self._since_turn = 0
 
@@ -62,6 +63,9 @@ class RunLog:
     async def finish(self, last: Sequence[Event], status: RunStatus, response: object) -> None:
         """Store the last events and the run's end in one statement. Raises LeaseLost when the run is not ours."""
         self._check()
+        if self.pending_bytes > _FLUSH_BYTES:
+            await self.flush()  # the end is one statement: what need not be in it goes before
+        self._finishing = True
         self._flusher.leave(self)
         await self._until(lambda: not self._flusher.in_flight(self))
         self._add(last)
@@ -78,6 +82,10 @@ class RunLog:
             self._flusher.leave(self)
             self._on_lost()
 
+    @property
+    def wants_flush(self) -> bool:
+        return bool(self.pending) and not self._finishing and not self._is_lost
+
     def take(self) -> Chunk:
         """The next events to flush, as many as fit."""
         size, count = 0, 0
@@ -91,7 +99,7 @@ class RunLog:
         """These events are stored (None: none are); whoever waits for that goes on."""
         if chunk is not None and not self._is_lost:
             count = chunk.last_seq - chunk.first_seq + 1
-            self.pending_bytes -= len(chunk.data)
+            self.pending_bytes -= sum(map(len, self.pending[:count]))
             del self.pending[:count]
             self.next_seq = chunk.last_seq + 1
         async with self._acknowledged:
@@ -157,7 +165,7 @@ class Flusher:
     async def flush_once(self) -> None:
         """Store what is waiting now, in one transaction."""
         self._something_waits.clear()
-        logs = {run_id: run_log for run_id, run_log in self._waiting.items() if run_log.pending}
+        logs = {run_id: run_log for run_id, run_log in self._waiting.items() if run_log.wants_flush}
         self._waiting.clear()
         if not logs:
             return
@@ -170,7 +178,7 @@ class Flusher:
             if append.run_id not in accepted:
                 run_log.lose()
             await run_log.acknowledge(append.chunk if append.run_id in accepted else None)
-            if run_log.pending and append.run_id in accepted:
+            if run_log.wants_flush:
                 self.wake(run_log)
 
     async def _store(self, batch: Sequence[events.Append]) -> set[UUID]:

@@ -54,9 +54,11 @@ async def append(connection: Connection, schema: str, batch: Sequence[Append]) -
         [a.chunk.last_seq for a in batch],
         [a.chunk.data for a in batch],
     )
-    async with connection.pipeline() as pipeline:
+    async with connection.pipeline():
+        # Not pipeline.sync(): it waits for the answer, and with more data than the socket takes it waits for ever.
+        await connection.execute("BEGIN")
         cursor = await connection.execute(_APPEND, values, prepare=True)
-        await pipeline.sync()  # commits the append; the hint must not share its transaction
+        await connection.execute("COMMIT")
         await notify(connection, schema, payloads((a.run_id, a.chunk.last_seq) for a in batch))
     row = await cursor.fetchone()
     return set(row[0] or ()) if row else set()

@@ -92,6 +92,8 @@ class Ending:
     chunk: Chunk
 
 
+_LARGE = 2**20  # characters of a response that may take longer to store than a statement usually may
+
 # Status, terminal event and the end of the log change together or not at all. Each step takes its rows from the one
 # before, so that locks are taken in order; the lease is locked before the head and goes only if the head agreed.
 _FINISH = """
@@ -148,10 +150,13 @@ async def _finish(connection: Connection, schema: str, held_as: RunStatus, lease
         "status": ending.status.value,
         "response": ending.response,
     }
-    async with connection.pipeline() as pipeline:
+    async with connection.pipeline():  # BEGIN and COMMIT rather than sync(), for the reason given in append()
+        await connection.execute("BEGIN")
+        if len(ending.response) > _LARGE:
+            await connection.execute("SELECT set_config('statement_timeout', '60s', true)")
         finished = await connection.execute(_FINISH, values, prepare=True)
         await connection.execute(_PROMOTE_AFTER_RUN, values, prepare=True)
-        await pipeline.sync()  # commits both; the hint must not share their transaction
+        await connection.execute("COMMIT")
         await notify(connection, schema, payloads([(lease.run_id, ending.chunk.last_seq)]))
     return await finished.fetchone() is not None
 

@@ -24,6 +24,8 @@ class Item:
     """Still part of the answer: no later attempt has superseded it."""
     pieces: list[str] = field(default_factory=list[str])
     """Text streamed so far; joined when the item closes (adding to a string copies all of it each time)."""
+    told: set[str] = field(default_factory=set[str])
+    """Types of the events that an earlier attempt wrote about what is inside it."""
 
     @property
     def id(self) -> str:
@@ -47,15 +49,16 @@ class Item:
         return {"item_id": self.id, "output_index": self.index, **fields}
 
 
-def close(item: Item, status: Closing) -> Iterator[Step]:
-    """End an item as it stands, with exactly the text streamed so far."""
+def close(item: Item, status: Closing) -> list[Step]:
+    """End an item as it stands, with exactly the text streamed so far. What has been told is not told again."""
     match item.type:
         case "message":
-            yield from _close_message(item, status)
+            steps = _close_message(item, status)
         case "reasoning":
-            yield from _close_reasoning(item, status)
+            steps = _close_reasoning(item, status)
         case _:
-            yield item.done(status)
+            steps = _close_call(item, status)
+    return list(steps)
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -140,7 +143,15 @@ def open_mcp_call(index: int, item_id: str, name: str, arguments: str) -> tuple[
 def answer_mcp_call(item: Item, output: str, error: str | None) -> list[Step]:
     if error is None:
         return [("response.mcp_call.completed", item.at()), item.done("completed", output=output)]
-    return [("response.mcp_call.failed", item.at()), item.done("failed", error=error)]
+    failure = {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": error}]}
+    return [("response.mcp_call.failed", item.at()), item.done("failed", error=failure)]
+
+
+def _close_call(item: Item, status: Closing) -> Iterator[Step]:
+    if f"response.{item.type}_arguments.delta" in item.told:  # a worker may have died before it said that this was all
+        named = {"name": item.data["name"]} if item.type == "function_call" else {}
+        yield f"response.{item.type}_arguments.done", item.at(arguments=item.data["arguments"], **named)
+    yield item.done(status)
 
 
 def function_call(index: int, item_id: str, call_id: str, name: str, arguments: str) -> tuple[Item, list[Step]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -20,14 +21,14 @@ from outlast.agent import (
 from outlast.shared.domain.events import COMPLETED, FAILED, IN_PROGRESS, INCOMPLETE, Event
 from outlast.shared.domain.responses import Outcome, error_object, response_object, usage_object
 from outlast.shared.domain.runs import Run, RunStatus, ToolItems
-from outlast.shared.wire import clean, to_json
+from outlast.shared.wire import clean, from_json, to_json
 
 from . import items
 from .items import Closing, Item, Step
 from .replay import Past
 
 NewId = Callable[[str], str]
-"""Makes an item's id from its prefix; unique over all runs."""
+"""Makes an id from its prefix; unique over all runs."""
 
 
 class EmissionError(AgentError):
@@ -52,7 +53,7 @@ class Output:
         self._next_seq = run.last_seq + 1
         self._speaking: Item | None = None
         self._calls: dict[str, Item | ToolCall] = {}
-        self._held: list[ClientCall | Approval] = []
+        self._held: dict[str, ClientCall | Approval] = {}
         self._usage = Usage()
         self._state: dict[str, Any] = {}
         self._marker: dict[str, Any] | None = None
@@ -74,13 +75,17 @@ class Output:
         """Raises EmissionError for what is not of the vocabulary or out of place."""
         return self._number(self._steps(emission))
 
+    def settle(self, status: Closing) -> list[Event]:
+        """Close what is open, ahead of the end: a long text is then stored by itself, not in one piece with the end."""
+        return self._number(self._close_open(status))
+
     def complete(self, now: datetime) -> tuple[list[Event], dict[str, Any]]:
         steps = [*self._close_open("completed"), *self._client_calls()]
         return self._end(steps, COMPLETED, RunStatus.COMPLETED, completed_at=now)
 
     def fail(self, code: str, message: str) -> tuple[list[Event], dict[str, Any]]:
         steps = self._close_open("incomplete")
-        return self._end(steps, FAILED, RunStatus.FAILED, error=error_object(code, message))
+        return self._end(steps, FAILED, RunStatus.FAILED, error=error_object(clean(code), clean(message)))
 
     def cancel(self) -> tuple[list[Event], dict[str, Any]]:
         """Ends with ``response.incomplete`` whose status is cancelled: OpenAI has no event for it."""
@@ -93,20 +98,19 @@ class Output:
             case str():
                 return self._say("message", clean(emission))
             case Text(delta):
-                return self._say("message", clean(delta))
+                return self._say("message", _text(delta, "Text.delta"))
             case Reasoning(delta):
-                return self._say("reasoning", clean(delta))
+                return self._say("reasoning", _text(delta, "Reasoning.delta"))
             case ToolCall():
                 return self._call(emission)
             case ToolResult():
                 return self._answer(emission)
             case ClientCall() | Approval():
-                _arguments(emission.arguments)  # fails here rather than at the end
-                self._held.append(emission)
+                self._hold(emission)
             case Usage():
                 self._usage = _sum(self._usage, emission)
             case State(values):
-                self._state.update(_jsonable(values))
+                self._state.update(_snapshot(values))
             case _:
                 raise EmissionError(
                     f"An agent cannot yield {type(emission).__name__}: see outlast.agent for what it can."
@@ -131,44 +135,62 @@ class Output:
 
     def _fall_silent(self) -> list[Step]:
         speaking, self._speaking = self._speaking, None
-        return list(items.close(speaking, "completed")) if speaking else []
+        return items.close(speaking, "completed") if speaking else []
 
     def _call(self, call: ToolCall) -> list[Step]:
+        call = replace(
+            call,
+            name=_text(call.name, "ToolCall.name"),
+            arguments=_arguments(call.arguments),
+            call_id=_text(call.call_id, "ToolCall.call_id"),
+        )
         if call.call_id in self._calls:
             raise EmissionError(f"Two open tool calls have the call_id {call.call_id!r}.")
-        arguments = _arguments(call.arguments)
         steps = self._fall_silent()
         if self._run.tool_items is not ToolItems.MCP_CALL:
             self._calls[call.call_id] = call  # pairs are complete or absent: shown with the result, or not at all
             return steps
-        item, opening = items.open_mcp_call(self._index, self._new_id("mcp_"), clean(call.name), arguments)
+        item, opening = items.open_mcp_call(self._index, self._new_id("mcp_"), call.name, str(call.arguments))
         self._calls[call.call_id] = item
         self._items.append(item)
         return [*steps, *opening]
 
     def _answer(self, result: ToolResult) -> list[Step]:
-        call = self._calls.pop(result.call_id, None)
+        output = _text(result.output, "ToolResult.output")
+        error = None if result.error is None else _text(result.error, "ToolResult.error")
+        call = self._calls.pop(_text(result.call_id, "ToolResult.call_id"), None)
         if call is None:
             raise EmissionError(f"A tool result has the call_id {result.call_id!r}, which no open tool call has.")
-        output = clean(result.output)
-        error = None if result.error is None else clean(result.error)
+        steps = self._fall_silent()
         if isinstance(call, Item):
-            return items.answer_mcp_call(call, output, error)
+            return [*steps, *items.answer_mcp_call(call, output, error)]
         if self._run.tool_items is ToolItems.HIDDEN:
-            return []
-        steps = self._add(items.function_call, "fc_", call.call_id, clean(call.name), _arguments(call.arguments))
-        return steps + self._add(items.function_call_output, "fco_", call.call_id, output if error is None else error)
+            return steps
+        # The agent's own id may come again, from a later attempt or a model that counts from 0 in each turn.
+        call_id = self._new_id("call_")
+        steps += self._add(items.function_call, self._new_id("fc_"), call_id, call.name, str(call.arguments))
+        answer = output if error is None else error
+        return steps + self._add(items.function_call_output, self._new_id("fco_"), call_id, answer)
+
+    def _hold(self, call: ClientCall | Approval) -> None:
+        name, arguments = _text(call.name, f"{type(call).__name__}.name"), _arguments(call.arguments)
+        if isinstance(call, ClientCall):
+            key = _text(call.call_id, "ClientCall.call_id")
+            call = ClientCall(name, arguments, key)
+        else:
+            key = _text(call.approval_id, "Approval.approval_id")
+            call = Approval(name, arguments, key)
+        if key in self._held:
+            raise EmissionError(f"Two {type(call).__name__}s have the id {key!r}.")
+        self._held[key] = call
 
     def _client_calls(self) -> list[Step]:
         steps: list[Step] = []
-        for held in self._held:
-            arguments = _arguments(held.arguments)
+        for key, held in self._held.items():
             if isinstance(held, ClientCall):
-                steps += self._add(items.function_call, "fc_", held.call_id, clean(held.name), arguments)
+                steps += self._add(items.function_call, self._new_id("fc_"), key, held.name, str(held.arguments))
             else:
-                item, opening = items.approval_request(self._index, held.approval_id, clean(held.name), arguments)
-                self._items.append(item)
-                steps += opening
+                steps += self._add(items.approval_request, key, held.name, str(held.arguments))
         return steps
 
     # -- items, numbers, endings ---------------------------------------------------------------------------------------
@@ -178,8 +200,8 @@ class Output:
         """The next output index: the number of items ever added."""
         return len(self._items)
 
-    def _add(self, make: Callable[..., tuple[Item, list[Step]]], prefix: str, *values: str) -> list[Step]:
-        item, steps = make(self._index, self._new_id(prefix), *values)
+    def _add(self, make: Callable[..., tuple[Item, list[Step]]], item_id: str, *values: str) -> list[Step]:
+        item, steps = make(self._index, item_id, *values)
         self._items.append(item)
         return steps
 
@@ -216,6 +238,9 @@ class Output:
 
 
 def _sum(a: Usage, b: Usage) -> Usage:
+    for count in (b.input_tokens, b.output_tokens, b.cached_tokens, b.reasoning_tokens):
+        if type(count) is not int or not 0 <= count < 2**53:
+            raise EmissionError(f"Usage counts tokens: {count!r} is not a number of them.")
     return Usage(
         a.input_tokens + b.input_tokens,
         a.output_tokens + b.output_tokens,
@@ -224,13 +249,20 @@ def _sum(a: Usage, b: Usage) -> Usage:
     )
 
 
+def _text(value: object, name: str) -> str:
+    """The value, if it is text, as UTF-8 can hold it."""
+    if not isinstance(value, str):
+        raise EmissionError(f"{name} must be str, not {type(value).__name__}.")
+    return clean(value)
+
+
 def _arguments(arguments: Mapping[str, Any] | str) -> str:
-    return clean(arguments) if isinstance(arguments, str) else to_json(_jsonable(arguments))
+    return clean(arguments) if isinstance(arguments, str) else to_json(_snapshot(arguments))
 
 
-def _jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
+def _snapshot(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as plain JSON, whatever the agent does to them later; checked as deep as they will lie in an event."""
     try:
-        to_json(dict(values))
-    except TypeError as error:
+        return from_json(to_json({"response": {"values": dict(values)}}))["response"]["values"]
+    except (TypeError, ValueError) as error:
         raise EmissionError(f"A value cannot be kept as JSON: {error}.") from None
-    return dict(values)

@@ -48,14 +48,17 @@ def _apply(past: Past, event: Event) -> None:
             _item(past, event).pieces.append(fields["delta"])
         case "response.reasoning_summary_part.added":
             _item(past, event).data["summary"] = [fields["part"]]
-        case "response.mcp_call_arguments.done":
-            _item(past, event).data["arguments"] = fields["arguments"]
+        case "response.mcp_call_arguments.delta" | "response.function_call_arguments.delta":
+            _item(past, event).data["arguments"] = fields["delta"]  # there is one, and it holds them all
         case _:
             pass
+    if "item_id" in fields:
+        _item(past, event).told.add(event.type)
 
 
 def _item(past: Past, event: Event) -> Item:
-    return past.items[event.fields["output_index"]]
+    index: int = event.fields["output_index"]
+    return past.items[index]
 
 
 def _supersede(past: Past, ids: Sequence[str]) -> None:
