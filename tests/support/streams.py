@@ -114,9 +114,13 @@ def _check_items(events: Sequence[dict[str, Any]]) -> None:
     ids = [event["item"]["id"] for event in added]
     assert len(set(ids)) == len(ids)
     assert sorted(event["output_index"] for event in done) == list(range(len(added)))
+    told: list[tuple[str, int]] = []
     for event in events:
         if "item_id" in event:
             assert event["item_id"] == ids[event["output_index"]]
+            if not event["type"].endswith(".delta"):
+                told.append((event["type"], event["output_index"]))
+    assert len(set(told)) == len(told)
     superseded = {name for event in events if "outlast" in event for name in event["outlast"]["superseded"]}
     in_order = sorted(done, key=lambda event: event["output_index"])
     assert events[-1]["response"]["output"] == [e["item"] for e in in_order if e["item"]["id"] not in superseded]

@@ -13,6 +13,8 @@ from starlette.responses import Response
 from outlast.shared.domain import errors
 from outlast.shared.wire import to_json
 
+from . import request_ids
+
 log = structlog.get_logger()
 
 # Family -> status and type; subclasses are covered by their base. 409 is for what a retry can mend: the SDK retries it.
@@ -69,9 +71,10 @@ async def _ours(_request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
     message = {
-        404: f"Unknown request URL: {request.method} {request.url.path}.",
-        405: f"{request.method} is not supported by {request.url.path}.",
+        404: f"Unknown request URL: {request.method} {path}.",
+        405: f"{request.method} is not supported by {path}.",
     }.get(error.status_code, str(error.detail))
     code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
     body = error_body(message, type="invalid_request_error", code=code)
@@ -86,6 +89,7 @@ async def _validation(_request: Request, error: Exception) -> Response:
     return Json(error_body(message, type="invalid_request_error", param=param, code="invalid_value"), 400)
 
 
-async def _unexpected(_request: Request, _error: Exception) -> Response:
+async def _unexpected(request: Request, _error: Exception) -> Response:
     # The traceback is logged by the server; the client learns nothing of it.
-    return Json(error_body("The server had an error while processing the request.", type="server_error"), 500)
+    body = error_body("The server had an error while processing the request.", type="server_error")
+    return Json(body, 500, {request_ids.HEADER: request.state.request_id})

@@ -11,16 +11,26 @@ from outlast.shared.domain.errors import Invalid
 from outlast.shared.domain.runs import ToolItems
 
 Role = Literal["user", "assistant", "system", "developer"]
-ITEM_TYPES = (
-    "message", "reasoning", "function_call", "function_call_output", "mcp_call", "mcp_list_tools",
-    "mcp_approval_request", "mcp_approval_response", "compaction", "item_reference",
-)  # fmt: skip
+# What an item of each type must have. Items of ours that come back are taken as they are.
+ITEM_TYPES: dict[str, tuple[str, ...]] = {
+    "message": ("role", "content"),
+    "reasoning": (),
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+    "mcp_call": (),
+    "mcp_list_tools": (),
+    "mcp_approval_request": (),
+    "mcp_approval_response": ("approval_request_id", "approve"),
+    "compaction": (),
+    "item_reference": ("id",),
+}
+MAX_THREAD_CHARACTERS = 512
 
 
 class _Open(BaseModel):
-    """Fields nobody knows here are kept: an agent may."""
+    """Fields nobody knows here are kept: an agent may. Known ones are not converted: they are shown as they came."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
 class ContentPart(_Open):
@@ -32,12 +42,19 @@ class InputItem(_Open):
     """An item the client sends, or one of ours that it sends back. Without a type it is a message."""
 
     type: str = "message"
+    id: str | None = None
     role: Role | None = None
     content: str | list[ContentPart] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: Any = None
+    approval_request_id: str | None = None
+    approve: bool | None = None
 
 
 class ConversationRef(_Open):
-    id: Annotated[str, Field(min_length=1, max_length=512)]
+    id: Annotated[str, Field(min_length=1)]
 
 
 class DatabricksContext(_Open):
@@ -59,6 +76,10 @@ class Tool(_Open):
     name: str | None = None
 
 
+class ToolChoice(_Open):
+    type: str
+
+
 class CreateResponse(_Open):
     """OpenAI's request, with Databricks' ``custom_inputs`` and ``context``. Unknown fields are accepted and kept."""
 
@@ -71,18 +92,20 @@ class CreateResponse(_Open):
     )
     store: bool | None = None
     previous_response_id: str | None = None
-    conversation: Annotated[str, Field(min_length=1, max_length=512)] | ConversationRef | None = None
+    conversation: Annotated[str, Field(min_length=1)] | ConversationRef | None = None
     metadata: dict[str, str] | None = None
     custom_inputs: dict[str, Any] | None = None
     context: DatabricksContext | None = None
     tools: list[Tool] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    tool_items: ToolItems | None = Field(default=None, description="How tools that the server runs are shown.")
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    tool_items: Annotated[ToolItems, Field(strict=False)] | None = Field(
+        default=None, description="How tools that the server runs are shown."
+    )
     parallel_tool_calls: bool | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     max_output_tokens: int | None = Field(default=None, ge=1)
     max_tool_calls: int | None = Field(default=None, ge=1)
@@ -97,15 +120,21 @@ class CreateResponse(_Open):
     @property
     def thread(self) -> str | None:
         """The conversation this request names, if it names one."""
-        if self.conversation is not None:
-            return self.conversation if isinstance(self.conversation, str) else self.conversation.id
-        for given in (
-            (self.custom_inputs or {}).get("thread_id"),
-            self.context and self.context.conversation_id,
+        _, name = self.named_thread
+        return None if name is None else str(name)
+
+    @property
+    def named_thread(self) -> tuple[str, Any]:
+        """The name as it was given, and where."""
+        conversation, context = self.conversation, self.context
+        for param, name in (
+            ("conversation", conversation.id if isinstance(conversation, ConversationRef) else conversation),
+            ("custom_inputs.thread_id", (self.custom_inputs or {}).get("thread_id")),
+            ("context.conversation_id", context.conversation_id if context else None),
         ):
-            if given:
-                return str(given)
-        return None
+            if name not in (None, ""):
+                return param, name
+        return "conversation", None
 
 
 def parse(body: Any) -> CreateResponse:
@@ -118,10 +147,12 @@ def parse(body: Any) -> CreateResponse:
         raise _explained(error) from None
     if not isinstance(request.input, str):
         _check_items(request.input)
+    for index, tool in enumerate(request.tools or ()):
+        if tool.type == "function" and tool.name is None:
+            raise _missing(f"tools[{index}].name")
     if request.conversation is not None and request.previous_response_id is not None:
         raise Invalid("Give either 'conversation' or 'previous_response_id', not both.", param="previous_response_id")
-    if request.thread is not None and len(request.thread) > 512:
-        raise Invalid("A conversation id has at most 512 characters.", param="conversation")
+    _check_thread(*request.named_thread)
     return request
 
 
@@ -132,20 +163,34 @@ def _check_items(items: Sequence[InputItem]) -> None:
                 f"Invalid value: '{item.type[:64]}'. Supported item types are {', '.join(ITEM_TYPES)}.",
                 param=f"input[{index}].type",
             )
-        if item.type == "message":
-            if item.role is None:
-                raise Invalid(f"Missing required parameter: 'input[{index}].role'.", param=f"input[{index}].role")
-            if item.content is None:
-                raise Invalid(f"Missing required parameter: 'input[{index}].content'.", param=f"input[{index}].content")
+        for name in ITEM_TYPES[item.type]:
+            if getattr(item, name) is None:
+                raise _missing(f"input[{index}].{name}")
+
+
+def _check_thread(param: str, name: Any) -> None:
+    if name is None:
+        return
+    if type(name) not in (str, int):
+        raise Invalid(f"Invalid value for '{param}': Input should be a string.", param=param, code="invalid_type")
+    if len(str(name)) > MAX_THREAD_CHARACTERS:
+        raise Invalid(f"A conversation id has at most {MAX_THREAD_CHARACTERS} characters.", param=param)
+    if "\0" in str(name):  # which Postgres cannot keep in a text
+        raise Invalid("A conversation id cannot hold a NUL character.", param=param)
+
+
+def _missing(param: str) -> Invalid:
+    return Invalid(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
 
 
 def _explained(error: ValidationError) -> Invalid:
-    """The first problem, of several that a union may report the deepest, in the words of OpenAI's errors."""
+    """The first field's problem, of several that a union may report the deepest, in the words of OpenAI's errors."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    first = max(problems, key=lambda p: len(p["loc"])) if problems[0]["loc"][0] == "input" else problems[0]
+    field = problems[0]["loc"][0]
+    first = max((p for p in problems if p["loc"][0] == field), key=lambda p: len(p["loc"]))
     param = _path(first["loc"])
     if first["type"] == "missing":
-        return Invalid(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+        return _missing(param)
     code = "invalid_type" if first["type"].endswith("_type") else "invalid_value"
     return Invalid(f"Invalid value for '{param}': {first['msg']}.", param=param, code=code)
 
@@ -156,6 +201,6 @@ def _path(loc: tuple[int | str, ...]) -> str:
     for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier() and part not in ("str", "ConversationRef"):
+        elif part.isidentifier() and part not in ("str", "ConversationRef", "ToolChoice"):
             path += f".{part}" if path else part
     return path

@@ -13,7 +13,7 @@ from outlast.shared.domain.responses import queued_response
 from outlast.shared.domain.runs import Run, RunStatus, Submission, ToolItems
 from outlast.shared.settings import Settings
 from outlast.shared.store import runs, submissions
-from outlast.shared.wire import event_line
+from outlast.shared.wire import event_line, to_json
 
 from .schemas import CreateResponse
 from .services import Services
@@ -23,6 +23,17 @@ class ModelNotFound(NotFound):
     """The model names no agent."""
 
     default_code = "model_not_found"
+
+
+class PreviousNotFound(Invalid):
+    """There is no previous response of this id."""
+
+    def __init__(self, given: str | None) -> None:
+        super().__init__(
+            f"Previous response with id '{(given or '')[:100]}' not found.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
 
 
 async def submit(
@@ -38,13 +49,10 @@ async def submit(
     previous = _previous(request)
     thread = request.thread
     if previous is not None:
-        thread = await services.database.run(lambda c: runs.thread_of(c, previous, principal))
-        if thread is None:
-            raise Invalid(
-                f"Previous response with id '{request.previous_response_id}' not found.",
-                param="previous_response_id",
-                code="previous_response_not_found",
-            )
+        theirs = await services.database.run(lambda c: runs.thread_of(c, previous, principal))
+        if theirs is None:
+            raise PreviousNotFound(request.previous_response_id)
+        thread = thread or theirs
     run_id, thread_id = new_uuid(), new_uuid()
     submission = Submission(
         run_id=run_id,
@@ -70,6 +78,7 @@ def first_events(submission: Submission) -> Chunk:
     """The log begins with the run: a client that streams has its id before any worker has seen it."""
     response = queued_response(submission)
     try:
+        to_json(submission.request)  # as it will be stored: what can be read may be too deep to be written
         lines = [event_line(Event(kind, n, {"response": response})) for n, kind in enumerate((CREATED, QUEUED))]
     except TypeError as error:
         raise Invalid(f"The request cannot be kept as JSON: {error}.") from None
@@ -81,11 +90,7 @@ def _previous(request: CreateResponse) -> UUID | None:
         return None
     run_id = parse_response_id(request.previous_response_id)
     if run_id is None:
-        raise Invalid(
-            f"Previous response with id '{request.previous_response_id[:100]}' not found.",
-            param="previous_response_id",
-            code="previous_response_not_found",
-        )
+        raise PreviousNotFound(request.previous_response_id)
     return run_id
 
 

@@ -157,6 +157,9 @@ class Dedicated:
         except TRANSIENT as error:
             await self.close()
             raise Unavailable from error
+        except BaseException:  # in the middle of something: what state it is in is not worth finding out
+            await self.close()
+            raise
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None

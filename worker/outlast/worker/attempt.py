@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, cast
@@ -14,14 +15,14 @@ import structlog
 
 from outlast.agent import Agent, AgentError, Context, Request
 from outlast.shared.connections import Database
-from outlast.shared.domain.errors import LeaseLost
+from outlast.shared.domain.errors import LeaseLost, Unavailable
 from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease, Run, RunStatus
-from outlast.shared.store import events, leases
+from outlast.shared.store import events, leases, runs
 from outlast.shared.wire import event_from
 
-from .flusher import Flusher
+from .flusher import Flusher, ending_of
 from .output import Output
 from .output.replay import Past, replay
 
@@ -59,7 +60,7 @@ class Attempt:
                 self._driving.cancel()
 
     async def run(self) -> None:
-        """Never raises: every outcome of the agent's code is an end of the run, or hands it back."""
+        """Every outcome of the agent's code ends the run or hands it back. Raises Unavailable only."""
         with structlog.contextvars.bound_contextvars(run=response_id(self._run.run_id), attempt=self._run.attempt):
             log.info("run.claimed", agent=self._run.agent)
             try:
@@ -68,9 +69,21 @@ class Attempt:
                 await self._drive_and_finish(output)
             except LeaseLost:
                 log.warning("lease.lost")
-            except Exception:
+            except Unavailable:
+                raise
+            except Exception:  # ours, not the agent's: the run must not be stuck, nor be tried for ever
                 log.exception("attempt.broke")
-                await self._release("attempt_broke")
+                await self._fail_broken()
+
+    async def _fail_broken(self) -> None:
+        """End a run that this code cannot go on with, from what its log holds."""
+        lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
+        output = Output(
+            replace(self._run, last_seq=len(lines) - 1), _new_item_id, replay(event_from(line) for line in lines)
+        )
+        last, response = output.fail("internal_error", "The run could not be continued.")
+        ending = ending_of(RunStatus.FAILED, last, response)
+        await self._database.run(lambda c: runs.finish(c, self._database.schema, self.lease, ending))
 
     async def _past(self) -> Past:
         """What the log holds of earlier attempts; a first attempt has nothing to look for."""
@@ -80,8 +93,7 @@ class Attempt:
         return replay(event_from(line) for line in lines)
 
     async def _drive_and_finish(self, output: Output) -> None:
-        failure = await self._drive(output)
-        match self._stop:
+        match await self._drive(output):
             case Stop.LOST:
                 raise LeaseLost
             case Stop.DRAIN:
@@ -89,22 +101,22 @@ class Attempt:
             case Stop.CANCEL:
                 await self._log.append(output.settle("incomplete"))
                 await self._finish(RunStatus.CANCELLED, *output.cancel())
-            case None if failure is not None:
+            case AgentError() as failure:
                 await self._log.append(output.settle("incomplete"))
                 await self._finish(RunStatus.FAILED, *output.fail(failure.code, failure.message))
             case None:
                 await self._log.append(output.settle("completed"))
                 await self._finish(RunStatus.COMPLETED, *output.complete(datetime.now(UTC)))
 
-    async def _drive(self, output: Output) -> AgentError | None:
-        """Run the agent's code to its end, or until it is stopped. Returns why it failed, as the client may read it."""
+    async def _drive(self, output: Output) -> Stop | AgentError | None:
+        """Run the agent's code to its end. Returns what stopped it before, or why it failed, for the client to read."""
         agent = self._agents.get(self._run.agent)
         if agent is None:
             return AgentError(f"This worker has no agent named {self._run.agent!r}.", code="agent_not_found")
         if self._run.cancel_requested:
             self.stop(Stop.CANCEL)
         if self._stop is not None:
-            return None
+            return self._stop
         self._driving = asyncio.create_task(self._emit(agent, output))
         limit = asyncio.timeout(_seconds_until(self._run.deadline_at))
         try:
@@ -113,9 +125,9 @@ class Attempt:
         except TimeoutError as error:
             return _timeout() if limit.expired() else _failure(error)
         except asyncio.CancelledError:
-            return None if self._stop is not None else AgentError("The agent's code was cancelled from within.")
+            return self._stop or AgentError("The agent's code was cancelled from within.")
         except LeaseLost:
-            self._stop = Stop.LOST
+            return Stop.LOST
         except AgentError as error:
             return error
         except Exception as error:  # noqa: BLE001 — the agent's code may raise anything
@@ -132,7 +144,10 @@ class Attempt:
     async def _finish(self, status: RunStatus, last: list[Event], response: dict[str, Any]) -> None:
         await self._log.finish(last, status, response)
         log.info("run.finished", status=status.value, events=last[-1].sequence_number + 1)
-        await self._database.run(lambda c: events.compact(c, self._run.run_id), patience_seconds=1)
+        try:
+            await self._database.run(lambda c: events.compact(c, self._run.run_id), patience_seconds=1)
+        except Unavailable:  # it saves space only
+            log.warning("run.not_compacted")
 
     async def _release(self, cause: str) -> None:
         """Hand the run back to the head of the queue; if that fails its lease ends by itself."""

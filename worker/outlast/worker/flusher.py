@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 
 from outlast.shared.connections import Database
-from outlast.shared.domain.errors import LeaseLost, Unavailable
+from outlast.shared.domain.errors import LeaseLost, OutlastError
 from outlast.shared.domain.events import Chunk, Event
 from outlast.shared.domain.runs import Lease, Run, RunStatus
 from outlast.shared.settings import Settings
@@ -73,6 +73,7 @@ class RunLog:
         if not await self._flusher.finish(self.lease, runs.Ending(status, to_json(response), chunk)):
             self.lose()
             raise LeaseLost
+        self.pending.clear()
 
     def lose(self) -> None:
         """The run is another's: drop what is pending and stop the attempt."""
@@ -126,6 +127,12 @@ class RunLog:
             raise LeaseLost
 
 
+def ending_of(status: RunStatus, last: Sequence[Event], response: object) -> runs.Ending:
+    """The end of a run whose last events are these."""
+    chunk = Chunk(last[0].sequence_number, last[-1].sequence_number, "\n".join(event_line(event) for event in last))
+    return runs.Ending(status, to_json(response), chunk)
+
+
 class Flusher:
     def __init__(self, database: Database, settings: Settings) -> None:
         self.buffer_events = settings.buffer_events
@@ -156,7 +163,10 @@ class Flusher:
         try:
             while True:
                 await self._something_waits.wait()
-                await self.flush_once()
+                try:
+                    await self.flush_once()
+                except Exception:  # a loop that ends would hold every run of this process up for ever
+                    log.exception("flush.broke")
                 if self._min_interval:
                     await asyncio.sleep(self._min_interval)
         finally:
@@ -192,11 +202,20 @@ class Flusher:
                 if unknown and rejected:  # perhaps stored by the first sending, whose answer was lost
                     accepted |= await self._connection.run(lambda c: events.applied(c, rejected))
                 return accepted
-            except Unavailable as error:
+            except OutlastError as error:
                 if not unknown:
                     log.warning("flush.retrying", runs=len(batch), error=error.message)
                 unknown = True
                 await asyncio.sleep(random.uniform(0.05, 0.3))
+            except Exception:  # of one run's data: the others must not go down with it
+                log.exception("flush.rejected", runs=len(batch))
+                return await self._store_each(batch) if len(batch) > 1 else set()
+
+    async def _store_each(self, batch: Sequence[events.Append]) -> set[UUID]:
+        accepted: set[UUID] = set()
+        for append in batch:
+            accepted |= await self._store([append])
+        return accepted
 
     async def finish(self, lease: Lease, ending: runs.Ending) -> bool:
         """True when the run has ended this way, now or by an earlier sending whose answer was lost."""

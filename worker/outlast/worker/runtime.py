@@ -79,6 +79,8 @@ class Runtime:
             await attempt.run()
         except Unavailable:
             log.warning("attempt.abandoned", reason="the database is away; the lease will end")
+        except Exception:  # the lease will end, and another attempt be made
+            log.exception("attempt.abandoned")
         finally:
             del self._attempts[attempt.lease.run_id]
         await self._claim_quietly()
@@ -111,6 +113,8 @@ class Runtime:
                 await self.beat_once()
             except Unavailable as error:
                 log.warning("beat.missed", error=error.message)
+            except Exception:  # without beats every lease of this process ends
+                log.exception("beat.broke")
 
     async def _claim_quietly(self) -> None:
         try:

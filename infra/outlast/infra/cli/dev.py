@@ -140,8 +140,10 @@ class Dev:
 
     def _add(self, part: str, *arguments: str) -> Process:
         env = {**self._env}
-        env.setdefault("OUTLAST_LOG_LEVEL", "warning")
-        env.setdefault("OUTLAST_DRAIN_SECONDS", "1")
+        if "log_level" not in self._settings.model_fields_set:
+            env["OUTLAST_LOG_LEVEL"] = "warning"  # a person watches: no line for every run
+        if "drain_seconds" not in self._settings.model_fields_set:
+            env["OUTLAST_DRAIN_SECONDS"] = "1"  # nor waits for runs that the next start continues anyway
         process = Process(part, [sys.executable, "-m", "outlast.infra.cli", part, *arguments], env)
         self._processes.append(process)
         return process

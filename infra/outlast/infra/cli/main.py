@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from outlast.shared.domain.errors import OutlastError
 
-from . import ask as asking, dev as development, parts, runs
+from . import parts, runs
 
 app = typer.Typer(
     name="outlast",
@@ -25,6 +26,11 @@ app.add_typer(runs.app, name="runs", help="Look at runs: list, show, follow, can
 
 Port = Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Where to listen.")]
 Url = Annotated[str | None, typer.Option(envvar="OUTLAST_URL", help="The API; the running `outlast dev` otherwise.")]
+
+
+def needed(name: str) -> Any:
+    """A module of this package that only some commands need: a worker does not wait for the client's imports."""
+    return importlib.import_module(f"outlast.infra.cli.{name}")
 
 
 @contextmanager
@@ -44,7 +50,7 @@ def dev(
 ) -> None:
     """Everything on this machine: Postgres, Valkey, the schema, an API and a worker."""
     with explained():
-        raise typer.Exit(development.run(port=port, hello=hello))
+        raise typer.Exit(needed("dev").run(port=port, hello=hello))
 
 
 @app.command()
@@ -90,4 +96,4 @@ def ask(
     """Ask an agent: the answer on the standard output, everything else beside it. Ctrl-C leaves the run going."""
     text = sys.stdin.read() if question == "-" else question
     with explained():
-        raise typer.Exit(asking.ask(text, model=model, conversation=conversation, url=url))
+        raise typer.Exit(needed("ask").ask(text, model=model, conversation=conversation, url=url))

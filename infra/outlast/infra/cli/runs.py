@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
 import typer
@@ -17,7 +18,6 @@ from outlast.shared.domain.runs import RunStatus, RunSummary
 from outlast.shared.store import events, runs as store
 from outlast.shared.wire import event_from
 
-from . import ask
 from .parts import settings_for_operators
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def follow(
 ) -> None:
     """Stream a run, from its beginning or from any event, to its end."""
     try:
-        raise typer.Exit(ask.follow(id, starting_after=starting_after, url=url))
+        raise typer.Exit(_ask().follow(id, starting_after=starting_after, url=url))
     except OutlastError as error:
         _fail(error)
 
@@ -72,9 +72,13 @@ def follow(
 def cancel(id: Id, url: Url = None) -> None:
     """End a run; what it has said so far is kept."""
     try:
-        typer.echo(f"{id} is {ask.client(url).cancel(id)['status']}")
+        typer.echo(f"{id} is {_ask().client(url).cancel(id)['status']}")
     except OutlastError as error:
         _fail(error)
+
+
+def _ask() -> Any:
+    return importlib.import_module("outlast.infra.cli.ask")  # with an HTTP client, which reading does not need
 
 
 def _read(work: Callable[[Connection], Awaitable[T]]) -> T:

@@ -86,10 +86,10 @@ def _object(
         "output": list(outcome.output),
         "error": outcome.error,
         "tools": [_tool(tool) for tool in request.get("tools") or ()],
-        "tool_choice": request.get("tool_choice") or "auto",
+        "tool_choice": _tool_choice(request.get("tool_choice") or "auto"),
         "truncation": request.get("truncation") or "disabled",
         "parallel_tool_calls": _given(request, "parallel_tool_calls", True),
-        "text": {"format": {"type": "text"}, **(request.get("text") or {})},
+        "text": _text(request.get("text") or {}),
         "top_p": _given(request, "top_p", 1.0),
         "presence_penalty": _given(request, "presence_penalty", 0.0),
         "frequency_penalty": _given(request, "frequency_penalty", 0.0),
@@ -122,6 +122,20 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     if tool.get("type") != "function":
         return dict(tool)
     return {"description": None, "parameters": None, "strict": None, **tool}
+
+
+def _tool_choice(choice: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    if isinstance(choice, str):
+        return choice
+    return {"mode": "auto", **choice} if choice.get("type") == "allowed_tools" else dict(choice)
+
+
+def _text(text: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in text.items() if value is not None}
+    form: dict[str, Any] = given.pop("format", {"type": "text"})
+    if form.get("type") == "json_schema":
+        form = {"description": None, "strict": False, **form}
+    return {"format": form, **given}
 
 
 def _reasoning(reasoning: Mapping[str, Any] | None) -> dict[str, Any] | None:

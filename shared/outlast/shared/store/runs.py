@@ -162,10 +162,10 @@ async def _finish(connection: Connection, schema: str, held_as: RunStatus, lease
 
 
 async def request_cancel(connection: Connection, run_id: UUID, principal: str) -> bool:
-    """Ask the attempt that holds this run to end it. False: the run is not in progress."""
+    """Ask the attempt that holds this run, or will hold it next, to end it. False: it is not begun, or has ended."""
     cursor = await connection.execute(
         """UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now())
-           WHERE id = %s AND principal = %s AND status = 'in_progress' RETURNING id""",
+           WHERE id = %s AND principal = %s AND attempt > 0 AND status IN ('queued', 'in_progress') RETURNING id""",
         (run_id, principal),
     )
     return await cursor.fetchone() is not None

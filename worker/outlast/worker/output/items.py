@@ -58,7 +58,7 @@ def close(item: Item, status: Closing) -> list[Step]:
             steps = _close_reasoning(item, status)
         case _:
             steps = _close_call(item, status)
-    return list(steps)
+    return [step for step in steps if step[0] not in item.told]
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------

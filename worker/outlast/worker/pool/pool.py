@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
@@ -16,8 +16,9 @@ import structlog
 import uvloop
 from celery.concurrency.base import BasePool
 
+from outlast.agent import Agent
+from outlast.shared.domain.errors import OutlastError
 from outlast.shared.settings import Settings
-from outlast.worker.agents.loading import load_agents
 from outlast.worker.runtime import Runtime, open_runtime
 
 log = structlog.get_logger()
@@ -29,13 +30,14 @@ class RunPool(BasePool):
     """Celery makes the pool from its class; `serving` gives it the settings."""
 
     settings: ClassVar[Settings]
+    agents: ClassVar[Mapping[str, Agent]]
     body_can_be_buffer = True
     signal_safe = False
     task_join_will_block = False
 
     @classmethod
-    def serving(cls, settings: Settings) -> type[RunPool]:
-        return type(cls.__name__, (cls,), {"settings": settings})
+    def serving(cls, settings: Settings, agents: Mapping[str, Agent]) -> type[RunPool]:
+        return type(cls.__name__, (cls,), {"settings": settings, "agents": agents})
 
     def on_start(self) -> None:
         self._started: Future[Runtime] = Future()
@@ -43,7 +45,11 @@ class RunPool(BasePool):
         self._stop: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="runtime")
         self._thread.start()
-        self._runtime = self._started.result()  # raises what the start raised
+        try:
+            self._runtime = self._started.result()
+        except OutlastError as error:
+            log.error("worker.cannot_start", error=error.message)
+            raise SystemExit(1) from None  # what Celery ends by without a traceback
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -52,7 +58,7 @@ class RunPool(BasePool):
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            async with open_runtime(self.settings, load_agents(self.settings.agents)) as runtime:
+            async with open_runtime(self.settings, self.agents) as runtime:
                 self._started.set_result(runtime)
                 await self._stop.wait()
         except Exception as error:

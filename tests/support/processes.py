@@ -1,0 +1,118 @@
+"""The parts as real processes: started, watched, killed."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.support.waiting import until_sync
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Part:
+    """One `outlast` command in its own session; what it prints is kept in a file."""
+
+    def __init__(self, arguments: list[str], env: Mapping[str, str], output: Path, cwd: Path = ROOT) -> None:
+        self._read, write = os.pipe()
+        self.output = output
+        with output.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "outlast.infra.cli", *arguments],
+                env={**os.environ, **env, "OUTLAST_DEV_READY_FD": str(write)},
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                pass_fds=(write,),
+                start_new_session=True,
+            )
+        os.close(write)
+
+    def wait_ready(self) -> None:
+        """Until the worker has said that it is ready."""
+        readable, _, _ = select.select([self._read], [], [], START_SECONDS)
+        assert readable and os.read(self._read, 1), self.said
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        os.close(self._read)
+
+
+class Parts:
+    """Starts parts on one database and broker."""
+
+    def __init__(self, env: Mapping[str, str], folder: Path) -> None:
+        self._env = env
+        self._folder = folder
+        self._started: list[Part] = []
+
+    def worker(self, **env: str) -> Part:
+        part = self._start(["worker"], env)
+        part.wait_ready()
+        return part
+
+    def api(self, port: int, **env: str) -> Part:
+        part = self._start(["api", "--port", str(port)], env)
+
+        def ready() -> bool:
+            assert part.process.poll() is None, part.said
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until_sync(ready, seconds=START_SECONDS)
+        return part
+
+    def _start(self, arguments: list[str], env: Mapping[str, str]) -> Part:
+        output = self._folder / f"{arguments[0]}-{len(self._started)}.log"
+        self._started.append(Part(arguments, {**self._env, **env}, output))
+        return self._started[-1]
+
+    def close(self) -> None:
+        for part in self._started:
+            part.close()
+
+
+@contextmanager
+def parts(env: Mapping[str, str], folder: Path) -> Generator[Parts]:
+    started = Parts(env, folder)
+    try:
+        yield started
+    finally:
+        started.close()
