@@ -3,7 +3,7 @@ PORT ?= 8000
 ARGS ?=
 export PYTHON
 
-.PHONY: help run test setup setup-lint lint format lock bench
+.PHONY: help run test setup setup-lint lint format lock schema bench
 
 help: ## List these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s  %s\n' "$$name" "$$text"; done
@@ -40,6 +40,9 @@ lock: ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for the ne
 	$(COMPILE) --group build -c requirements.lock -o infra/docker/build.lock && \
 	$(COMPILE) pyproject.toml --extra api -c requirements.lock -o infra/docker/api.lock && \
 	$(COMPILE) pyproject.toml --extra worker -c requirements.lock -o infra/docker/worker.lock
+
+schema: setup ## Write infra/schema.sql, the migrations' result in one piece
+	@.venv/bin/python -m tests.support.schema
 
 bench: setup ## Measure: throughput, latency, takeover
 	@exec .venv/bin/python bench/run.py $(ARGS)

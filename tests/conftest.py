@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import redis
+
 from outlast.infra.embedded import Postgres, Valkey
 from outlast.infra.migrate import migrate, shipped
 from outlast.shared.connections import Database, fixed
@@ -61,11 +62,11 @@ def _make_template() -> None:
     with psycopg.connect(os.environ[ADMIN_URL], autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")  # type: ignore[arg-type]
         connection.execute(f"CREATE DATABASE {TEMPLATE}")  # type: ignore[arg-type]
-    database = Database(fixed(_named(os.environ[ADMIN_URL], TEMPLATE)), schema="outlast", application="tests")
+    database = Database(fixed(named(os.environ[ADMIN_URL], TEMPLATE)), schema="outlast", application="tests")
     asyncio.run(migrate(database, shipped()))
 
 
-def _named(url: str, database: str) -> str:
+def named(url: str, database: str) -> str:
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc, f"/{database}", parts.query, parts.fragment))
 
@@ -76,7 +77,7 @@ def database_url() -> Generator[str]:
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(os.environ[ADMIN_URL], autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")  # type: ignore[arg-type]
-    yield _named(os.environ[ADMIN_URL], name)
+    yield named(os.environ[ADMIN_URL], name)
     with psycopg.connect(os.environ[ADMIN_URL], autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
 

@@ -11,8 +11,8 @@ import httpx
 import openai
 import psycopg
 import pytest
-from outlast.shared.connections import Database
 
+from outlast.shared.connections import Database
 from tests.support.log import check_log, data_lines, stored_lines
 from tests.support.processes import Part, Parts, free_port, parts
 from tests.support.waiting import until_sync

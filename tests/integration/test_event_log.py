@@ -8,7 +8,6 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease, RunStatus
 from outlast.shared.store import events, leases, runs
-
 from tests.support.log import check_log, stored_lines
 from tests.support.runs import an_append, append, claimed, claimed_one, delta, finish, submitted
 
@@ -106,7 +105,7 @@ async def test_compaction_keeps_every_byte_and_readers_page_through_it(database:
         lines: list[str] = []
         while True:
             cursor = len(lines)
-            page = (await database.run(lambda c: events.read_from(c, [(run.run_id, cursor)]))).get(run.run_id)  # noqa: B023
+            page = (await database.run(lambda c: events.read_from(c, [(run.run_id, cursor)]))).get(run.run_id)
             if not page:
                 return lines
             for chunk in page:

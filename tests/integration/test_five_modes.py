@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator
 
 import httpx
 import pytest
+
 from outlast.agent import Context, Reasoning, Request, State, ToolCall, ToolResult, Usage
 from outlast.shared.connections import Database
 from outlast.shared.settings import Settings
-
 from tests.support.log import check_log, data_lines, stored_lines
 from tests.support.service import Service, serving
 from tests.support.waiting import until

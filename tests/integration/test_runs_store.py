@@ -6,11 +6,11 @@ import asyncio
 
 import psycopg
 import pytest
+
 from outlast.api.submissions import first_events
 from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.runs import Lease, RunStatus
 from outlast.shared.store import leases, runs, submissions
-
 from tests.support.runs import a_submission, an_ending, claimed, claimed_one, finish, submitted
 
 
@@ -120,10 +120,12 @@ async def test_the_claim_reads_its_index_on_a_table_analysed_while_empty(databas
     async with connection:
         await connection.execute("ANALYZE runs")
         await connection.execute(
-            "INSERT INTO threads (id, principal, name) SELECT gen_random_uuid(), 'p', n::text FROM generate_series(1, 20000) n"
+            """INSERT INTO threads (id, principal, name)
+               SELECT gen_random_uuid(), 'p', n::text FROM generate_series(1, 20000) n"""
         )
         await connection.execute(
-            """INSERT INTO runs (id, principal, thread_id, agent, ready, created_at, timeout_seconds, background, store, tool_items, request)
+            """INSERT INTO runs (id, principal, thread_id, agent, ready, created_at, timeout_seconds, background,
+                                 store, tool_items, request)
                SELECT gen_random_uuid(), principal, id, 'a', true, now(), 1, true, true, 'hidden', '{}' FROM threads"""
         )
         cursor = await connection.execute(

@@ -1,4 +1,4 @@
-"""A service in the test's own process: real API replicas on real ports, and a runtime that executes the test's agents."""
+"""A service in the test's own process: API replicas on real ports, and a runtime for the test's agents."""
 
 from __future__ import annotations
 

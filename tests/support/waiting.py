@@ -12,7 +12,7 @@ T = TypeVar("T")
 DEADLINE_SECONDS = 20.0
 
 
-async def until(condition: Callable[[], Awaitable[T]], *, seconds: float = DEADLINE_SECONDS) -> T:
+async def until(condition: Callable[[], Awaitable[T | None]], *, seconds: float = DEADLINE_SECONDS) -> T:
     """The first true value of the condition. Raises TimeoutError when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := await condition()):

@@ -55,8 +55,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-async def _ours(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.OutlastError)
+def answer(error: errors.OutlastError) -> Response:
     status, kind = next(_FAMILIES[family] for family in type(error).__mro__ if family in _FAMILIES)
     headers: dict[str, str] = {}
     if isinstance(error, TooLarge):
@@ -67,6 +66,11 @@ async def _ours(_request: Request, error: Exception) -> Response:
     if isinstance(error, errors.AlreadyFinished):
         headers["x-should-retry"] = "false"
     return Json(error_body(error.message, type=kind, param=error.param, code=error.code), status, headers)
+
+
+async def _ours(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.OutlastError)
+    return answer(error)
 
 
 async def _http(request: Request, error: Exception) -> Response:

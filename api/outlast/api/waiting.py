@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from outlast.shared.domain.errors import OutlastError
+from outlast.shared.domain.errors import OutlastError, RunNotFound
+from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.responses import response_object
 from outlast.shared.domain.runs import Run
 from outlast.shared.store import runs
 
-from .errors import Json, error_body
+from . import errors
+from .errors import Json
 from .services import Services
 from .tail import StreamCut
 
@@ -40,11 +43,13 @@ class FinishedResponse(Response):
     async def _answer(self) -> Response:
         try:
             run = await finished(self._services, self._run, self._seconds)
-        except StreamCut:
-            # Not an error status: the SDK would post the request again, and the run is going on.
-            return Json(response_object(self._run)) if not self._services.tail.stopping else _Aborted()
         except OutlastError as error:
-            return Json(error_body(error.message, type="server_error", code=error.code), 503, {"retry-after": "1"})
+            answer = errors.answer(error)
+            if self._seconds is None:  # it has been accepted: posted again it would run again
+                answer.headers["x-should-retry"] = "false"
+            return answer
+        if self._services.tail.stopping and not run.status.terminal:
+            return _Aborted()
         return Json(run.response or response_object(run))
 
 
@@ -56,9 +61,13 @@ class _Aborted(Response):
 
 
 async def finished(services: Services, run: Run, seconds: float | None = None) -> Run:
-    """The run when it has ended, or as it is when the time is over. Raises StreamCut when this replica stops."""
-    await services.tail.wait_for_end(run, seconds)
-    return await services.database.run(lambda c: runs.read(c, run.run_id, run.principal)) or run
+    """The run when it has ended, or as it is when the time is over or this replica stops. Raises RunNotFound."""
+    with contextlib.suppress(StreamCut):
+        await services.tail.wait_for_end(run, seconds)
+    found = await services.database.run(lambda c: runs.read(c, run.run_id, run.principal))
+    if found is None:
+        raise RunNotFound(f"Response with id '{response_id(run.run_id)}' has been deleted.", param="id")
+    return found
 
 
 async def _disconnected(receive: Receive) -> None:

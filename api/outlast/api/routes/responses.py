@@ -81,7 +81,7 @@ async def retrieve(
     if wait and not run.status.terminal:
         return FinishedResponse(services, run, seconds=wait)
     tag = f'"{run.status}-{run.attempt}"'
-    if request.headers.get("if-none-match") == tag:
+    if _matches(request.headers.get("if-none-match", ""), tag):
         return Response(status_code=304, headers={"etag": tag})
     return Json(run.response or response_object(run), headers={"etag": tag})
 
@@ -105,6 +105,12 @@ def _stream(request: Request, services: Services, run: Run, starting_after: int,
         if run.status.terminal and starting_after >= run.last_seq:
             return Response(status_code=204)  # the only answer that stops EventSource
     return EventStream(services.tail, run, starting_after=starting_after, ids=ids)
+
+
+def _matches(if_none_match: str, tag: str) -> bool:
+    """Whether the client has this version already. A proxy that compresses marks tags as weak."""
+    given = {part.strip().removeprefix("W/") for part in if_none_match.split(",")}
+    return tag in given or "*" in given
 
 
 async def _find(services: Services, id: str, caller: str) -> Run:

@@ -1,0 +1,133 @@
+-- What the migrations make, in one piece, for reading. The sentences behind the constraints stand in the migrations
+-- (infra/outlast/infra/migrations). Written by `make schema`; a test compares it with a migrated database.
+
+CREATE TABLE run_events (
+    run_id uuid NOT NULL,
+    last_seq integer NOT NULL,
+    first_seq integer NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    data text NOT NULL,
+    CONSTRAINT numbers_ascend CHECK (((0 <= first_seq) AND (first_seq <= last_seq)))
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0.05');
+ALTER TABLE ONLY run_events ALTER COLUMN data SET STORAGE MAIN;
+
+CREATE TABLE run_heads (
+    run_id uuid NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    last_seq integer NOT NULL,
+    closed boolean DEFAULT false NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
+
+CREATE TABLE run_leases (
+    run_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    owner text NOT NULL,
+    lease_until timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
+
+CREATE TABLE runs (
+    id uuid NOT NULL,
+    principal text NOT NULL,
+    thread_id uuid NOT NULL,
+    previous_run_id uuid,
+    agent text NOT NULL,
+    status text DEFAULT 'queued'::text NOT NULL,
+    queue text DEFAULT 'default'::text NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    turn bigint DEFAULT 0 NOT NULL,
+    ready boolean NOT NULL,
+    run_at timestamp with time zone DEFAULT now() NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    charged_attempts integer DEFAULT 0 NOT NULL,
+    retries integer DEFAULT 0 NOT NULL,
+    last_cause text,
+    timeout_seconds integer NOT NULL,
+    expires_at timestamp with time zone,
+    deadline_at timestamp with time zone,
+    cancel_requested_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    background boolean NOT NULL,
+    store boolean NOT NULL,
+    tool_items text NOT NULL,
+    idempotency_key text,
+    request_digest bytea,
+    request text NOT NULL,
+    response text,
+    checkpoint_id text,
+    CONSTRAINT answered_when_terminal CHECK (((finished_at IS NULL) = (response IS NULL))),
+    CONSTRAINT counters_are_sane CHECK (((retries >= 0) AND ((charged_attempts >= 0) AND (charged_attempts <= attempt)))),
+    CONSTRAINT deadline_when_started CHECK (((started_at IS NULL) = (deadline_at IS NULL))),
+    CONSTRAINT digest_with_key CHECK (((idempotency_key IS NULL) = (request_digest IS NULL))),
+    CONSTRAINT finished_when_terminal CHECK (((status <> ALL (ARRAY['queued'::text, 'in_progress'::text])) = (finished_at IS NOT NULL))),
+    CONSTRAINT in_progress_when_claimed CHECK (((status <> 'in_progress'::text) OR (attempt > 0))),
+    CONSTRAINT started_when_claimed CHECK (((attempt = 0) = (started_at IS NULL))),
+    CONSTRAINT status_is_known CHECK ((status = ANY (ARRAY['queued'::text, 'in_progress'::text, 'completed'::text, 'failed'::text, 'cancelled'::text, 'incomplete'::text]))),
+    CONSTRAINT timeout_is_positive CHECK ((timeout_seconds > 0)),
+    CONSTRAINT tool_items_is_known CHECK ((tool_items = ANY (ARRAY['mcp_call'::text, 'function_call'::text, 'hidden'::text])))
+)
+WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02');
+
+CREATE TABLE schema_migrations (
+    version integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE threads (
+    id uuid NOT NULL,
+    principal text NOT NULL,
+    name text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT thread_name_is_short CHECK (((length(name) >= 1) AND (length(name) <= 512)))
+);
+
+ALTER TABLE ONLY run_events
+    ADD CONSTRAINT run_events_pkey PRIMARY KEY (run_id, last_seq);
+
+ALTER TABLE ONLY run_heads
+    ADD CONSTRAINT run_heads_pkey PRIMARY KEY (run_id);
+
+ALTER TABLE ONLY run_leases
+    ADD CONSTRAINT run_leases_pkey PRIMARY KEY (run_id);
+
+ALTER TABLE ONLY runs
+    ADD CONSTRAINT runs_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY threads
+    ADD CONSTRAINT thread_names UNIQUE (principal, name);
+
+ALTER TABLE ONLY threads
+    ADD CONSTRAINT threads_pkey PRIMARY KEY (id);
+
+CREATE UNIQUE INDEX one_active_run_per_thread ON runs USING btree (thread_id) WHERE ((status = 'in_progress'::text) OR ((status = 'queued'::text) AND ready));
+
+CREATE INDEX runs_backlog ON runs USING btree (queue, principal, turn) WHERE (status = 'queued'::text);
+
+CREATE INDEX runs_claim ON runs USING btree (queue, priority, turn, created_at) WHERE ((status = 'queued'::text) AND ready);
+
+CREATE UNIQUE INDEX runs_idempotency ON runs USING btree (principal, idempotency_key) WHERE (idempotency_key IS NOT NULL);
+
+CREATE INDEX runs_of_principal ON runs USING btree (principal, id DESC);
+
+CREATE INDEX runs_waiting ON runs USING btree (thread_id, created_at) WHERE ((status = 'queued'::text) AND (NOT ready));
+
+ALTER TABLE ONLY run_events
+    ADD CONSTRAINT run_events_run_id_fkey FOREIGN KEY (run_id) REFERENCES run_heads(run_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY run_heads
+    ADD CONSTRAINT run_heads_run_id_fkey FOREIGN KEY (run_id) REFERENCES runs(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY run_leases
+    ADD CONSTRAINT run_leases_run_id_fkey FOREIGN KEY (run_id) REFERENCES runs(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY runs
+    ADD CONSTRAINT runs_thread_id_fkey FOREIGN KEY (thread_id) REFERENCES threads(id);

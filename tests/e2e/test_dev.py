@@ -1,0 +1,177 @@
+"""`outlast dev`: what a newcomer sees, and what happens when its parts are killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.support.processes import ROOT, Part, free_port
+from tests.support.waiting import until_sync
+
+
+class Dev:
+    """One `outlast dev` in a folder of its own, with a space in its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "my project"
+        self.folder.mkdir(exist_ok=True)
+        self.port = free_port()
+        self.starts = 0
+        self.part: Part | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PYTHONPATH": str(ROOT),
+            "OUTLAST_AGENTS": "count=tests.e2e.agents:count",
+            "OUTLAST_LEASE_SECONDS": "1.5",
+            "OUTLAST_BEAT_SECONDS": "0.3",
+        }
+
+    def start(self, *options: str, wait_for: str = "stop      Ctrl-C") -> Part:
+        self.starts += 1
+        output = self.folder / f"dev-{self.starts}.txt"
+        part = Part(["dev", "--port", str(self.port), *options], self.env, output, cwd=self.folder)
+
+        def ready() -> bool:
+            assert part.process.poll() is None or wait_for in part.said, part.said
+            return wait_for in part.said
+
+        until_sync(ready, seconds=90)
+        self.part = part
+        return part
+
+    def outlast(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "outlast.infra.cli", *arguments]
+        return subprocess.run(
+            command,
+            env={**os.environ, **self.env},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    @property
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", timeout=60)
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Generator[Dev]:
+    started = Dev(tmp_path)
+    yield started
+    if started.part is not None:
+        started.part.stop(signal.SIGINT)
+        started.part.close()
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Living processes whose working directory or command line is in this folder."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if str(folder) in f"{os.readlink(entry / 'cwd')} {command}":
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks processes up in /proc")
+
+
+@linux
+def test_dev_shows_the_main_job_answers_and_leaves_nothing_behind(dev: Dev) -> None:
+    part = dev.start(wait_for="stop      Ctrl-C")
+
+    assert re.search(r"postgres +18\.\d+ in \.outlast/postgres", part.said)
+    assert re.search(rf"ready +http://127\.0\.0\.1:{dev.port} +\(\d+\.\d s\) +worker ready \(\d+\.\d s\)", part.said)
+    assert re.search(r"hello +\"What happens .*\n +0-\d+.*\n.* 0 1 2.*\n +completed resp_", part.said)
+    asked = dev.outlast("ask", "3")
+    assert (asked.returncode, asked.stdout) == (0, "0 1 2 \n")
+    assert re.search(r"^resp_[0-9a-f]{32}\n.*done +\d+\.\d s, \d+ events", asked.stderr, re.DOTALL)
+    run = asked.stderr.split()[0]
+    assert run in dev.outlast("runs", "list").stdout
+    assert "response.completed" in dev.outlast("runs", "show", run).stdout
+    assert dev.outlast("runs", "follow", run).stdout == "0 1 2 \n"
+    assert dev.outlast("runs", "cancel", run).returncode == 1
+    assert dev.outlast("runs", "show", "resp_nonsense").returncode == 1
+
+    assert part.stop(signal.SIGINT) == 0
+    assert "Traceback" not in part.said
+    until_sync(lambda: not processes_of(dev.folder))
+
+
+@linux
+def test_a_killed_part_is_named_and_started_again_and_its_run_goes_on(dev: Dev) -> None:
+    part = dev.start("--no-hello")
+    worker = int(re.search(r"kill -9 (\d+) \(worker\)", part.said)[1])  # type: ignore[index]
+    run = dev.client.responses.create(input="100", background=True).id
+    until_sync(lambda: dev.client.responses.retrieve(run).status == "in_progress")
+
+    os.kill(worker, signal.SIGKILL)
+    until_sync(lambda: "worker was killed by SIGKILL; starting it again" in part.said)
+
+    def done() -> bool:
+        return dev.client.responses.retrieve(run).status == "completed"
+
+    until_sync(done, seconds=40)
+    response = dev.client.responses.retrieve(run)
+    assert response.output_text == "".join(f"{n} " for n in range(100))
+    assert response.model_extra is not None and response.model_extra["attempt_number"] == 2
+
+
+@linux
+def test_dev_killed_alone_blocks_no_later_start_and_the_data_stays(dev: Dev) -> None:
+    first = dev.start("--no-hello")
+    run = dev.client.responses.create(input="2").id
+    first.kill()
+    first.close()
+
+    dev.start("--no-hello")
+
+    assert dev.client.responses.retrieve(run).output_text == "0 1 "
+
+
+@linux
+def test_a_second_dev_is_refused_clearly_while_the_first_runs(dev: Dev) -> None:
+    first = dev.start("--no-hello")
+
+    same_port = dev.outlast("dev", "--port", str(dev.port))
+    other_port = dev.outlast("dev", "--port", str(free_port()))
+
+    assert (same_port.returncode, same_port.stderr.strip()) == (
+        1,
+        f"outlast: {dev.port} is in use: PORT={dev.port + 1} make run",
+    )
+    assert other_port.returncode == 1
+    assert f"is in use by process {first.process.pid}" in other_port.stderr
+    assert "Traceback" not in other_port.stderr
+    assert httpx.get(f"http://127.0.0.1:{dev.port}/ready").status_code == 200
+
+
+def test_ask_says_when_nobody_answers(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        asked = subprocess.run(
+            [sys.executable, "-m", "outlast.infra.cli", "ask", "x", "--url", url],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    assert asked.returncode == 1
+    assert asked.stderr.startswith("outlast: ") and "Traceback" not in asked.stderr
