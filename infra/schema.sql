@@ -1,5 +1,5 @@
--- What the migrations make, in one piece, for reading. The sentences behind the constraints stand in the migrations
--- (infra/outlast/infra/migrations). Written by `make schema`; a test compares it with a migrated database.
+-- What the migrations make, in one piece, for reading. The sentences behind the constraints stand in the
+-- migrations (infra/outlast/infra/migrations). Written by `make schema`; a test compares it with a migrated database.
 
 CREATE TABLE run_events (
     run_id uuid NOT NULL,

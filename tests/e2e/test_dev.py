@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator
+from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -63,7 +64,7 @@ class Dev:
             check=False,
         )
 
-    @property
+    @cached_property
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", timeout=60)
 
@@ -72,6 +73,7 @@ class Dev:
 def dev(tmp_path: Path) -> Generator[Dev]:
     started = Dev(tmp_path)
     yield started
+    started.client.close()
     if started.part is not None:
         started.part.stop(signal.SIGINT)
         started.part.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -30,10 +31,20 @@ def started(database_url: str, redis_url: str, tmp_path: Path) -> Generator[Part
     }
     with parts(env, tmp_path) as starting:
         yield starting
+    while _clients:
+        _clients.pop().close()
+    client.cache_clear()
 
 
+@cache
 def client(port: int) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=60)
+    """A client of the API at this port; all are closed with the parts."""
+    made = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=60)
+    _clients.append(made)
+    return made
+
+
+_clients: list[openai.OpenAI] = []
 
 
 def replay(port: int, run: str, starting_after: int = -1) -> list[str]:

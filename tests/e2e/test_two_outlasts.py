@@ -44,6 +44,8 @@ def test_two_outlasts_share_a_database_and_a_redis(database_url: str, redis_url:
         for _ in range(3):
             for name, client in clients.items():
                 answers.setdefault(name, set()).add(client.responses.create(input="who?").output_text)
+        for client in clients.values():
+            client.close()
 
     assert answers == {name: {str(pid)} for name, pid in workers.items()}
     with redis.Redis.from_url(redis_url, decode_responses=True) as connection:

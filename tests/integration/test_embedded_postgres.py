@@ -5,8 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from outlast.infra.embedded import AlreadyRunning, EmbeddedError, Postgres
 from outlast.infra.embedded.accounts import AWAY, Account, unprivileged_account
 from outlast.infra.embedded.binaries import PostgresBinaries, find_postgres, postgres_in
 from outlast.infra.embedded.sockets import socket_folder
+from tests.support.waiting import until_sync
 
 FAST = {"fsync": "off"}
 AS_ROOT = pytest.mark.skipif(
@@ -73,13 +73,6 @@ def started_elsewhere(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int
         pid, url = starter.stdout.readline().split()
         yield starter, int(pid), url
         starter.kill()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (met := condition()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return met
 
 
 def is_alive(pid: int) -> bool:
@@ -207,7 +200,7 @@ def test_a_server_that_died_can_be_started_again_by_its_starter(folder: Path) ->
     with running(postgres) as connection:
         write(connection, "before it died")
         os.kill(postgres.pid, signal.SIGKILL)
-        assert eventually(lambda: postgres.poll() is not None)
+        assert until_sync(lambda: postgres.poll() is not None)
         with running(postgres) as again:
             assert "before it died" in words(again)
 

@@ -2,8 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from kombu.connection import Connection
 from redis import Redis
 
 from outlast.infra.embedded import AlreadyRunning, EmbeddedError, Valkey
+from tests.support.waiting import until_sync
 
 STARTER = """
 import sys
@@ -44,13 +44,6 @@ def running(valkey: Valkey) -> Iterator[Redis]:
             yield client
     finally:
         valkey.stop()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (met := condition()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return met
 
 
 def test_data_is_kept_between_starts(tmp_path: Path) -> None:
@@ -99,7 +92,7 @@ def test_a_server_that_died_can_be_started_again_by_its_starter(tmp_path: Path) 
     with running(valkey) as client:
         client.set("key", "value")
         os.kill(valkey.pid, signal.SIGKILL)
-        assert eventually(lambda: valkey.poll() is not None)
+        assert until_sync(lambda: valkey.poll() is not None)
         with running(valkey) as again:
             assert again.get("key") == "value"
 
