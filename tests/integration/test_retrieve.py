@@ -187,9 +187,11 @@ async def test_a_cursor_at_the_end_of_a_run_that_goes_on_waits_for_more(
                 break
     url = f"/responses/{response_id}?stream=true&ids=true"
     following = asyncio.create_task(http.get(url, headers={"last-event-id": "5"}))
+    far_ahead = asyncio.create_task(http.get(url, headers={"last-event-id": "99"}))
     gate.set()
 
     assert [event["sequence_number"] for event in frames(await following)] == [6, 7, 8, 9, 10]
+    assert frames(await far_ahead) == []
 
 
 async def test_a_quiet_stream_shows_that_it_lives(http: httpx.AsyncClient, gate: asyncio.Event) -> None:

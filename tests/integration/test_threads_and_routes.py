@@ -8,12 +8,14 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from jsonschema import Draft202012Validator
 
 from outlast.agent import Context, Request, ToolCall, ToolResult
+from outlast.shared.connections import Database
 from outlast.shared.settings import Settings
-from tests.integration.test_wrong_input import NOBODY
+from tests.support.refusals import NOBODY
 from tests.support.service import Service, serving
 from tests.support.waiting import until
 
@@ -140,6 +142,21 @@ async def test_a_replica_tells_how_it_is(http: httpx.AsyncClient) -> None:
     assert (await http.get("/ready")).json() == {"status": "ready"}
     metrics = await http.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain") and "outlast_streams 0.0" in metrics.text
+
+
+async def test_a_replica_that_cannot_serve_says_when_to_ask_again(
+    http: httpx.AsyncClient, database: Database, service: Service
+) -> None:
+    await database.run(lambda c: c.execute("ALTER SCHEMA outlast RENAME TO elsewhere"))
+
+    for method, path in (("GET", "/ready"), ("GET", f"/v1/responses/{NOBODY}"), ("POST", "/v1/responses")):
+        answer = await http.request(method, path, json={"input": "hi"} if method == "POST" else None)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), path
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == ("server_error", "schema_mismatch") and "migrate" in error["message"]
+    with pytest.raises(openai.InternalServerError, match="migrate"):
+        await service.openai.responses.retrieve(NOBODY)
+    assert (await http.get("/health")).status_code == 200
 
 
 async def test_the_document_of_the_api_is_whole_and_true(http: httpx.AsyncClient) -> None:

@@ -16,9 +16,8 @@ from outlast.agent import Context, Request, State
 from outlast.api import errors
 from outlast.api.request_ids import RequestIds
 from outlast.shared.settings import Settings
+from tests.support.refusals import NOBODY, refused
 from tests.support.service import Service, serving
-
-NOBODY = f"resp_{0:032x}"
 
 
 async def mirror(request: Request, context: Context):
@@ -36,19 +35,6 @@ async def service(settings: Settings) -> AsyncGenerator[Service]:
 async def http(service: Service) -> AsyncGenerator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
         yield client
-
-
-def refused(answer: httpx.Response, status: int, *, param: str | None = None, code: str | None = None) -> str:
-    """The message of a refusal, whose form has been checked."""
-    assert answer.status_code == status, answer.text[:500]
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-request-id"].startswith("req_")
-    body = answer.json()
-    assert list(body) == ["error"] and list(body["error"]) == ["message", "type", "param", "code"]
-    error = body["error"]
-    assert error["message"] and error["type"] == "invalid_request_error" and len(answer.content) < 4000
-    assert (error["param"], error["code"] if code else None) == (param, code), error
-    return error["message"]
 
 
 NOT_REQUESTS: dict[str, bytes] = {

@@ -9,7 +9,7 @@ import pytest
 
 from outlast.agent import Context, Request
 from outlast.shared.settings import Settings
-from tests.integration.test_wrong_input import NOBODY, refused
+from tests.support.refusals import NOBODY, refused
 from tests.support.service import serving
 
 
