@@ -45,4 +45,4 @@ schema: setup ## Write infra/schema.sql, the migrations' result in one piece
 	@.venv/bin/python -m tests.support.schema
 
 bench: setup ## Measure: throughput, latency, takeover
-	@exec .venv/bin/python bench/run.py $(ARGS)
+	@exec .venv/bin/python -m bench.run $(ARGS)

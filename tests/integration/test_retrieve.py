@@ -56,6 +56,10 @@ async def ended(http: httpx.AsyncClient, gate: asyncio.Event) -> str:
     return (await http.post("/responses", json={"input": "hi"})).json()["id"]
 
 
+async def watched_by(service: Service, viewers: int) -> bool:
+    return service.replicas[0].services.tail.streams == viewers
+
+
 # -- the object --------------------------------------------------------------------------------------------------------
 
 
@@ -97,11 +101,7 @@ async def test_a_run_in_progress_shows_every_key(http: httpx.AsyncClient, gate: 
 async def test_waiting_ends_with_the_run(service: Service, http: httpx.AsyncClient, gate: asyncio.Event) -> None:
     response_id = await begun(http)
     waiting = asyncio.create_task(http.get(f"/responses/{response_id}?wait=20"))
-
-    async def watched() -> bool:
-        return service.replicas[0].services.tail.streams == 1
-
-    await until(watched)
+    await until(lambda: watched_by(service, 1))
     assert not waiting.done()
     gate.set()
     assert (await waiting).json()["status"] == "completed"
@@ -178,16 +178,18 @@ async def test_a_browser_is_told_to_stop_when_nothing_can_follow(http: httpx.Asy
 
 
 async def test_a_cursor_at_the_end_of_a_run_that_goes_on_waits_for_more(
-    http: httpx.AsyncClient, gate: asyncio.Event
+    service: Service, http: httpx.AsyncClient, gate: asyncio.Event
 ) -> None:
     response_id = await begun(http)
     async with http.stream("GET", f"/responses/{response_id}?stream=true&ids=true") as stream:
         async for line in stream.aiter_lines():
             if line == "event: response.output_text.delta":
                 break
+    await until(lambda: watched_by(service, 0))
     url = f"/responses/{response_id}?stream=true&ids=true"
     following = asyncio.create_task(http.get(url, headers={"last-event-id": "5"}))
     far_ahead = asyncio.create_task(http.get(url, headers={"last-event-id": "99"}))
+    await until(lambda: watched_by(service, 2))
     gate.set()
 
     assert [event["sequence_number"] for event in frames(await following)] == [6, 7, 8, 9, 10]
