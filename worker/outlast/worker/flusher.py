@@ -23,7 +23,8 @@ from outlast.shared.wire import event_line, to_json
 
 log = structlog.get_logger()
 
-_FLUSH_BYTES = 256 * 1024  # of one run in one flush
+_FLUSH_BYTES = 2**20  # characters in one flush: more would keep everybody waiting for one statement
+_RUN_BYTES = 256 * 1024  # of one run in one flush, so that a loud run leaves room for the others
 _EVENTS_PER_TURN = 32  # an agent that never waits for anything lets others run after so many events
 _FINISH_PATIENCE_SECONDS = 3600.0  # a result is worth waiting for: until the lease is taken, nobody else has it
 
@@ -63,7 +64,7 @@ class RunLog:
     async def finish(self, last: Sequence[Event], status: RunStatus, response: object) -> None:
         """Store the last events and the run's end in one statement. Raises LeaseLost when the run is not ours."""
         self._check()
-        if self.pending_bytes > _FLUSH_BYTES:
+        if self.pending_bytes > _RUN_BYTES:
             await self.flush()  # the end is one statement: what need not be in it goes before
         self._finishing = True
         self._flusher.leave(self)
@@ -91,7 +92,7 @@ class RunLog:
         """The next events to flush, as many as fit."""
         size, count = 0, 0
         for line in self.pending:
-            if count and size + len(line) > _FLUSH_BYTES:
+            if count and size + len(line) > _RUN_BYTES:
                 break
             size, count = size + len(line), count + 1
         return Chunk(self.next_seq, self.next_seq + count - 1, "\n".join(self.pending[:count]))
@@ -175,8 +176,7 @@ class Flusher:
     async def flush_once(self) -> None:
         """Store what is waiting now, in one transaction."""
         self._something_waits.clear()
-        logs = {run_id: run_log for run_id, run_log in self._waiting.items() if run_log.wants_flush}
-        self._waiting.clear()
+        logs = self._next_logs()
         if not logs:
             return
         self._flying = set(logs.values())
@@ -190,6 +190,20 @@ class Flusher:
             await run_log.acknowledge(append.chunk if append.run_id in accepted else None)
             if run_log.wants_flush:
                 self.wake(run_log)
+
+    def _next_logs(self) -> dict[UUID, RunLog]:
+        """Whose turn it is: those that have waited longest, as many as fit. The others stay in line."""
+        logs: dict[UUID, RunLog] = {}
+        size = 0
+        while self._waiting and size < _FLUSH_BYTES:
+            run_id = next(iter(self._waiting))
+            run_log = self._waiting.pop(run_id)
+            if run_log.wants_flush:
+                logs[run_id] = run_log
+                size += min(run_log.pending_bytes, _RUN_BYTES)
+        if self._waiting:
+            self._something_waits.set()
+        return logs
 
     async def _store(self, batch: Sequence[events.Append]) -> set[UUID]:
         """Send until there is an answer. The same batch again is harmless: its numbers are taken, or they are not."""
