@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -172,6 +173,17 @@ def test_calls_for_the_client_are_written_whole_with_the_end_or_never(end: End) 
     calls = [*FUNCTION_CALL, "output_item.added", "output_item.done"] if end == "complete" else []
     last = {"complete": "completed", "fail": "failed", "cancel": "incomplete"}[end or ""]
     assert types(events) == [*MESSAGE, *MESSAGE_DONE, *calls, last]
+
+
+def test_settling_ahead_of_the_end_changes_nothing_but_when_it_is_written() -> None:
+    def events(*, settled: bool) -> list[tuple[str, int]]:
+        output = Output(a_run(), new_id)
+        found = [*output.begin(), *output.emit("text"), *output.emit(CLOCK), *output.emit(ClientCall("f", {}, "c"))]
+        found += output.settle("completed") if settled else []
+        found += output.complete(datetime.now(UTC))[0]
+        return [(event.type, event.sequence_number) for event in found]
+
+    assert events(settled=True) == events(settled=False)
 
 
 @pytest.mark.parametrize(("end", "status"), [("fail", "failed"), ("cancel", "cancelled")])

@@ -6,9 +6,7 @@ publishing blocks, and a broker that is down must cost a request nothing.
 
 from __future__ import annotations
 
-import queue
 import threading
-from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 import structlog
@@ -21,8 +19,10 @@ from .domain.runs import Submission
 log = structlog.get_logger()
 
 TASK = "outlast.doorbell"
-_BACKLOG = 10_000
+_BELLS_A_ROUND = 4  # of one queue: enough to wake several workers
+_ROUND_SECONDS = 0.01
 _RETRY_SECONDS = 1.0
+_STOP_SECONDS = 1.5
 
 
 def broker_queue(schema: str, name: str) -> str:
@@ -64,13 +64,18 @@ def celery_app(redis_url: str, schema: str) -> Celery:
 
 
 class Doorbell:
-    """Rings workers from a thread of its own."""
+    """Rings workers from a thread of its own.
+
+    A bell wakes a worker, which then takes all it can: a few bells at a time say as much as one for every run. They
+    also leave the interpreter to the requests, which the publishing thread would otherwise hold up.
+    """
 
     def __init__(self, redis_url: str, schema: str) -> None:
         self._app = celery_app(redis_url, schema)
         self._schema = schema
-        self._bells: queue.Queue[Submission | None] = queue.Queue(_BACKLOG)
-        self._stopping = threading.Event()
+        self._waiting: dict[str, list[Submission]] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
         self._thread = threading.Thread(target=self._publish, name="doorbell", daemon=True)
         self.lost = 0
 
@@ -79,37 +84,51 @@ class Doorbell:
 
     def stop(self) -> None:
         """Ring what is waiting, within a second or so, and end."""
-        self._stopping.set()
-        with suppress(queue.Full):
-            self._bells.put_nowait(None)
-        self._thread.join(timeout=1.5)
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout=_STOP_SECONDS)
 
     def ring(self, submission: Submission) -> None:
         """Never blocks and never fails: a bell that cannot be rung is one that workers will not need for long."""
-        try:
-            self._bells.put_nowait(submission)
-        except queue.Full:
-            self.lost += 1
+        with self._changed:
+            bells = self._waiting.setdefault(submission.queue, [])
+            if len(bells) < _BELLS_A_ROUND:
+                bells.append(submission)
+            self._changed.notify()
 
     def _publish(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 with self._app.connection_for_write() as connection:
                     self._publish_over(connection)
             except Exception as error:  # noqa: BLE001 — whatever it raises, the next try is soon
                 self.lost += 1
                 log.warning("doorbell.lost", error=type(error).__name__, lost=self.lost)
-                self._stopping.wait(_RETRY_SECONDS)
+                self._pause(_RETRY_SECONDS)
 
     def _publish_over(self, connection: BrokerConnection) -> None:
         producer = Producer(connection, auto_declare=False)
-        while (submission := self._bells.get()) is not None:
-            self._app.send_task(
-                TASK,
-                args=[submission.queue],
-                kwargs={"run": response_id(submission.run_id)},  # for tracing only: a bell names a queue
-                queue=broker_queue(self._schema, submission.queue),
-                producer=producer,
-                ignore_result=True,
-                retry=False,
-            )
+        while bells := self._next_round():
+            for submission in bells:
+                self._app.send_task(
+                    TASK,
+                    args=[submission.queue],
+                    kwargs={"run": response_id(submission.run_id)},  # for tracing only: a bell names a queue
+                    queue=broker_queue(self._schema, submission.queue),
+                    producer=producer,
+                    ignore_result=True,
+                    retry=False,
+                )
+            self._pause(_ROUND_SECONDS)
+
+    def _next_round(self) -> list[Submission]:
+        """The bells that wait; waits for some. Empty when it is time to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopping)
+            waiting, self._waiting = self._waiting, {}
+        return [submission for bells in waiting.values() for submission in bells]
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, seconds)
