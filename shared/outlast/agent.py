@@ -46,7 +46,7 @@ __all__ = [
 class Text:
     """A piece of the answer, as long or short as it comes (usually a token or a line).
 
-    Pieces that follow each other form one message; anything else between them ends it.
+    Pieces that follow each other form one message; any other item between them ends it.
     """
 
     delta: str
@@ -95,7 +95,7 @@ class ClientCall:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A tool call that a person must approve first. Held back like `ClientCall`; ends the run.
+    """A tool call that a person must approve first. Held back like `ClientCall`; yield it last.
 
     The client answers with an ``mcp_approval_response`` item that names ``approval_id``.
     """

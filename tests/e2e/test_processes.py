@@ -175,20 +175,16 @@ def test_parts_say_in_one_line_why_they_do_not_start(started: Parts, tmp_path: P
     taken = free_port()
     started.api(taken)
     env = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "REDIS_URL": "redis://127.0.0.1:1/0"}
-    for arguments, more, word in [
-        (["api", "--port", str(taken)], {"OUTLAST_AGENTS": "a=b:c"}, f"PORT={taken + 1}"),
-        (["api", "--host", "0.0.0.0"], {"OUTLAST_AGENTS": "a=b:c"}, "OUTLAST_AUTH"),
-        (["api", "--port", str(free_port())], {}, "OUTLAST_AGENTS is not set"),
-        (["worker"], {"OUTLAST_AGENTS": "a=no.such.module:agent"}, "there is no module"),
-        (["worker"], {"OUTLAST_AGENTS": "a=tests.e2e.agents:nobody"}, "has no attribute 'nobody'"),
-        (["worker"], {"OUTLAST_AGENTS": "a=nonsense"}, "name=module:attribute"),
-        (["worker"], {"OUTLAST_AGENTS": "a=b:c", "DATABASE_URL": ""}, "DATABASE_URL is not set"),
-        (["migrate"], {}, "cannot be reached"),
+    for arguments, agents, words in [
+        (["api", "--port", str(taken)], "a=b:c", f"PORT={taken + 1}"),
+        (["api", "--host", "0.0.0.0"], "a=b:c", "OUTLAST_AUTH"),
+        (["worker"], "a=no.such.module:agent", "there is no module"),
+        (["migrate"], "a=b:c", "cannot be reached"),
     ]:
-        part = Part(arguments, {**env, **more}, tmp_path / f"{word[:8]!r}.log")
+        part = Part(arguments, {**env, "OUTLAST_AGENTS": agents}, tmp_path / "said.txt")
         try:
             assert part.process.wait(60) == 1, part.said
-            assert word in part.said
+            assert words in part.said
             assert "Traceback" not in part.said
         finally:
             part.close()

@@ -14,9 +14,9 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.ids import parse_response_id, response_id
 from outlast.shared.settings import Settings
 from outlast.shared.store import events
-from tests.support.log import check_log, data_lines, stored_lines
+from tests.support.log import check_log, data_lines, stored_lines, streamed
 from tests.support.runs import an_append, append, claimed_one, delta, finish, submitted
-from tests.support.service import Service, replica, serving
+from tests.support.service import Replica, Service, replica, serving
 from tests.support.waiting import until
 
 
@@ -49,11 +49,6 @@ async def service(settings: Settings, gate: Gate) -> AsyncGenerator[Service]:
 async def started(service: Service) -> str:
     """A background run that is under way."""
     return (await service.openai.responses.create(input="x", background=True)).id
-
-
-async def streamed(url: str, run: str, query: str = "") -> bytes:
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-        return (await client.get(f"/responses/{run}?stream=true{query}")).content
 
 
 async def viewed(service: Service, count: int) -> None:
@@ -282,3 +277,24 @@ async def test_a_client_that_takes_nothing_is_cut_and_holds_nobody_up(
         gate.say(None)
         assert data_lines(await other) == await stored_lines(database, run)
         writer.transport.abort()
+
+
+async def test_a_waiting_client_of_a_stopping_replica_is_sent_to_another_and_nothing_runs_twice(
+    settings: Settings, gate: Gate
+) -> None:
+    async with serving(settings, {"gate": gate.agent}) as service:
+        async with replica(service.settings) as leaving, httpx.AsyncClient(base_url=leaving.url) as client:
+            waiting = asyncio.create_task(client.post("/v1/responses", json={"input": "x"}))
+            await until(lambda: _streams(leaving))
+            await leaving.stop()
+            answer = await waiting
+        gate.say("a", None)
+        async with httpx.AsyncClient(base_url=service.url) as client:
+            finished = await client.get(f"/v1/{answer.headers['location']}")
+
+    assert answer.status_code == 303
+    assert finished.json()["output"][0]["content"][0]["text"] == "a"
+
+
+async def _streams(of: Replica) -> bool:
+    return of.services.tail.streams > 0

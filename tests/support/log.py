@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
+
 from outlast.shared.connections import Database
 from outlast.shared.domain.events import TERMINAL_TYPES
 from outlast.shared.domain.ids import parse_response_id
@@ -16,6 +18,12 @@ async def stored_lines(database: Database, response_id: str) -> list[str]:
     run_id = parse_response_id(response_id)
     assert run_id is not None
     return await database.run(lambda c: events.read_all(c, run_id))
+
+
+async def streamed(url: str, response_id: str, query: str = "") -> bytes:
+    """A stream of a run's events, to its end."""
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        return (await client.get(f"/responses/{response_id}?stream=true{query}")).content
 
 
 def data_lines(body: bytes) -> list[str]:

@@ -138,21 +138,20 @@ def validators() -> dict[str, Draft202012Validator]:
     }
 
 
-@pytest.mark.skipif(SCHEMA_FILE is None, reason="OPEN_RESPONSES_SCHEMA is not set")
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("name", REQUESTS)
-def test_events_and_responses_are_valid_by_the_schema(name: str, end: End) -> None:
-    events = a_stream(name, end)
-    for event in events:
-        validators()[event["type"]].validate(event)
-    validators()["response"].validate(events[-1]["response"])
+if SCHEMA_FILE is not None:  # the schema is not ours to ship; CONTRIBUTING says how to run these
 
+    @pytest.mark.parametrize("end", ENDS)
+    @pytest.mark.parametrize("name", REQUESTS)
+    def test_events_and_responses_are_valid_by_the_schema(name: str, end: End) -> None:
+        events = a_stream(name, end)
+        for event in events:
+            validators()[event["type"]].validate(event)
+        validators()["response"].validate(events[-1]["response"])
 
-@pytest.mark.skipif(SCHEMA_FILE is None, reason="OPEN_RESPONSES_SCHEMA is not set")
-def test_our_table_asks_for_no_less_than_the_schema() -> None:
-    assert validators().keys() - {"response"} >= EVENT_KEYS.keys()
-    schemas = validators()["response"].schema["components"]["schemas"]  # type: ignore[index]
-    assert sorted(schemas["ResponseResource"]["required"]) == sorted(RESPONSE_KEYS)
-    for kind, keys in EVENT_KEYS.items():
-        required = validators()[kind].schema["$ref"].rpartition("/")[2]  # type: ignore[index]
-        assert set(schemas[required]["required"]) <= {"type", "sequence_number", *keys}
+    def test_our_table_asks_for_no_less_than_the_schema() -> None:
+        assert validators().keys() - {"response"} >= EVENT_KEYS.keys()
+        schemas = validators()["response"].schema["components"]["schemas"]  # type: ignore[index]
+        assert sorted(schemas["ResponseResource"]["required"]) == sorted(RESPONSE_KEYS)
+        for kind, keys in EVENT_KEYS.items():
+            required = validators()[kind].schema["$ref"].rpartition("/")[2]  # type: ignore[index]
+            assert set(schemas[required]["required"]) <= {"type", "sequence_number", *keys}

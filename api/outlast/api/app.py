@@ -41,7 +41,9 @@ def create_app(settings: Settings) -> FastAPI:
             finally:
                 doorbell.stop()
 
-    app = FastAPI(title="Outlast", version=version("outlast"), lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="Outlast", version=version("outlast"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
+    )
     for prefix in ("", "/v1"):
         app.include_router(responses.router, prefix=prefix, include_in_schema=prefix == "/v1")
         app.include_router(models.router, prefix=prefix, include_in_schema=prefix == "/v1")

@@ -19,6 +19,8 @@ from .errors import Json
 from .services import Services
 from .tail import StreamCut
 
+MAX_WAIT_SECONDS = 300
+
 
 class FinishedResponse(Response):
     """Waits, but only as long as the client is there. The run does not depend on it."""
@@ -48,16 +50,12 @@ class FinishedResponse(Response):
             if self._seconds is None:  # it has been accepted: posted again it would run again
                 answer.headers["x-should-retry"] = "false"
             return answer
-        if self._services.tail.stopping and not run.status.terminal:
-            return _Aborted()
+        if self._services.tail.stopping and not run.status.terminal and self._seconds is None:
+            # Not an abort: the SDK would post, and run, again. It follows this to another replica, by whichever path
+            # it came: the address is relative to the one that was asked.
+            location = f"responses/{response_id(run.run_id)}?wait={MAX_WAIT_SECONDS}"
+            return Response(status_code=303, headers={"location": location})
         return Json(run.response or response_object(run))
-
-
-class _Aborted(Response):
-    """Nothing at all: this replica is stopping, and the connection closes."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        return
 
 
 async def finished(services: Services, run: Run, seconds: float | None = None) -> Run:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
 
 from .domain.events import Event
 
+# Characters that JSON may hold as they are and that some clients' line splitters take for the end of a line.
+_LINE_ENDS = re.compile("[\u0085\u2028\u2029]")
 _TYPE_STARTS = len('{"type":"')
 
 
@@ -22,7 +25,12 @@ def from_json(text: str | bytes) -> Any:
 
 
 def event_line(event: Event) -> str:
-    return to_json({"type": event.type, "sequence_number": event.sequence_number, **event.fields})
+    line = to_json({"type": event.type, "sequence_number": event.sequence_number, **event.fields})
+    return line if line.isascii() else _LINE_ENDS.sub(_escaped, line)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def type_of(line: str) -> str:

@@ -77,6 +77,7 @@ class Attempt:
 
     async def _fail_broken(self) -> None:
         """End a run that this code cannot go on with, from what its log holds."""
+        await self._log.abandon()
         lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
         output = Output(
             replace(self._run, last_seq=len(lines) - 1), _new_item_id, replay(event_from(line) for line in lines)

@@ -76,6 +76,13 @@ class RunLog:
             raise LeaseLost
         self.pending.clear()
 
+    async def abandon(self) -> None:
+        """Drop what is not stored; nothing more is, when this returns."""
+        self._finishing = True
+        self._flusher.leave(self)
+        self.pending.clear()
+        await self._until(lambda: not self._flusher.in_flight(self))
+
     def lose(self) -> None:
         """The run is another's: drop what is pending and stop the attempt."""
         if not self._is_lost:

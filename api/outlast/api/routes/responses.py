@@ -15,7 +15,7 @@ from outlast.api.schemas import CreateResponse, parse
 from outlast.api.services import Caller, Replica, Services
 from outlast.api.sse import EventStream
 from outlast.api.submissions import submit
-from outlast.api.waiting import FinishedResponse
+from outlast.api.waiting import MAX_WAIT_SECONDS, FinishedResponse
 from outlast.shared.domain.errors import Invalid, RunNotFound
 from outlast.shared.domain.ids import parse_response_id, response_id
 from outlast.shared.domain.responses import response_object
@@ -24,8 +24,6 @@ from outlast.shared.store import runs
 from outlast.shared.wire import from_json
 
 router = APIRouter(tags=["responses"])
-
-MAX_WAIT_SECONDS = 300
 
 _BODY: dict[str, Any] = {
     "requestBody": {

@@ -10,7 +10,7 @@ from typing import Any
 from outlast.shared.domain.errors import OutlastError
 
 from .client import Client, Reconnected
-from .narration import call
+from .narration import call, result_of
 
 QUESTION = "What happens to a run when its worker is killed?"
 
@@ -45,7 +45,7 @@ def say_hello(url: str) -> None:
 def _print_item(first: int, last: int, item: dict[str, Any]) -> None:
     numbers = f"{first}-{last}"
     if item["type"] == "mcp_call":
-        lines = [f"{call(item)}: {_first_line(item.get('error') or item.get('output') or '')}"]
+        lines = [f"{call(item)}: {_first_line(result_of(item))}"]
     elif item["type"] == "message":
         text = "".join(part["text"] for part in item["content"])
         lines = [line for paragraph in text.splitlines() for line in textwrap.wrap(paragraph, 110)]

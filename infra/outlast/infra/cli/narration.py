@@ -59,8 +59,7 @@ class Narrator:
         match item["type"]:
             case "mcp_call":
                 milliseconds = (time.monotonic() - self._began.get(item["id"], time.monotonic())) * 1000
-                result = item.get("error") or _shortened(item.get("output") or "", 60)
-                self._aside(f"  {call(item):<34} {result}, {milliseconds:.0f} ms")
+                self._aside(f"  {call(item):<34} {_shortened(result_of(item), 60)}, {milliseconds:.0f} ms")
             case "function_call":
                 self._aside(f"  {call(item)} is for the client to answer")
             case "reasoning":
@@ -77,6 +76,13 @@ class Narrator:
             self._say("\n")
             self._mid_line = False
         self._tell(line)
+
+
+def result_of(item: dict[str, Any]) -> str:
+    """What a tool answered, or why it did not."""
+    if error := item.get("error"):
+        return " ".join(part["text"] for part in error["content"])
+    return item.get("output") or ""
 
 
 def call(item: dict[str, Any]) -> str:

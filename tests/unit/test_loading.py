@@ -1,0 +1,81 @@
+"""Finding the agents that are configured, and saying what is wrong with those that are not there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from outlast.agent import Context, Request, Text
+from outlast.shared.settings import SettingsError
+from outlast.worker.agents.loading import load_agents
+
+SOURCE = """
+import outlast.agent
+
+async def generator(request, context):
+    yield "a"
+
+async def text(request, context):
+    return "whole"
+
+async def several(request, context):
+    return ["a", outlast.agent.Text("b")]
+
+async def nothing(request, context):
+    return None
+
+class Holder:
+    inner = generator
+
+def plain(request, context):
+    return "no"
+
+value = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the working directory."""
+    name = f"agents_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    (tmp_path / f"{name}_broken.py").write_text("raise RuntimeError('at import')")
+    (tmp_path / f"{name}_needy.py").write_text("import a_module_that_is_not_there")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    return name
+
+
+@pytest.mark.parametrize(
+    ("attribute", "emissions"),
+    [
+        ("generator", ["a"]),
+        ("Holder.inner", ["a"]),
+        ("text", ["whole"]),
+        ("several", ["a", Text("b")]),
+        ("nothing", []),
+    ],
+)
+async def test_functions_of_several_forms_are_agents(module: str, attribute: str, emissions: list[object]) -> None:
+    agent = load_agents({"x": f"{module}:{attribute}"})["x"]
+    context = Context("resp_1", "t", "p", "x", 1, None)
+
+    assert [emission async for emission in agent(Request([]), context)] == emissions
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("{m}:nobody", "has no attribute 'nobody'"),
+        ("{m}:value", "is int, not an agent"),
+        ("{m}:plain", "is function, not an agent"),
+        ("{m}_broken:agent", "raised RuntimeError: at import"),
+        ("{m}_needy:agent", "a_module_that_is_not_there"),
+        ("no.such.module:agent", "there is no module 'no'"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named_with_the_reason(module: str, target: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load_agents({"x": target.format(m=module)})
