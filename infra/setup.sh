@@ -158,5 +158,13 @@ install() { sync --offline >/dev/null 2>&1 || sync; }
 count=$(cat $files | sed -n 's/^\([a-z0-9][^=]*\)==.*/\1/p' | sort -u | grep -c .)
 step "$doing $count locked packages" install || { show_log; exit 1; }
 "$uv" pip install --python .venv/bin/python --offline --no-deps --no-build-isolation --editable . >>"$log" 2>&1 || { show_log; exit 1; }
+# Each part once: Python then has the bytecode of what it imports, and the first start is as quick as the later ones.
+warm() {
+  for module in outlast.infra.cli.dev outlast.api.server outlast.worker.app outlast.infra.checkpoint_tables; do
+    .venv/bin/python -c "import $module" &
+  done
+  wait
+}
+step "Compiling" warm || true
 printf '%s' "$tier $sums $here" > "$stamp.part"
 mv "$stamp.part" "$stamp"

@@ -57,7 +57,9 @@ async def prepare_checkpoints(database: Database) -> bool:
     """False where langgraph is not installed: an API host migrates without it, a worker host with it."""
     if find_spec("langgraph") is None:
         return False
-    await importlib.import_module("outlast.infra.checkpoint_tables").prepare(database)
+    # In a thread: importing langgraph takes a second or two, in which `outlast dev` has other things to do.
+    checkpoint_tables = await asyncio.to_thread(importlib.import_module, "outlast.infra.checkpoint_tables")
+    await checkpoint_tables.prepare(database)
     return True
 
 
