@@ -17,6 +17,7 @@ from outlast.shared.store import schema
 from . import errors
 from .request_ids import RequestIds
 from .routes import health, models, responses
+from .schemas import CreateResponse
 from .services import Services
 from .tail import Tail
 
@@ -55,15 +56,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> None:
-    """Put the bodies that routes read by themselves into the API's document."""
+    """Put the body that the routes read by themselves into the API's document."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for name, definition in responses.SCHEMAS.items():
-            schemas.update(definition.get("$defs", {}))
-            schemas[name] = {key: value for key, value in definition.items() if key != "$defs"}
+        body = CreateResponse.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(body.pop("$defs", {}))
+        schemas["CreateResponse"] = body
         return document
 
     app.openapi = openapi

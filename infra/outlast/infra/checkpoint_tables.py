@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg.rows import dict_row
+from psycopg.sql import SQL, Literal
 
-from outlast.infra.migrate import sole_runner
+from outlast.infra.migrate import checkpoints_made_by as made_by, sole_runner
 from outlast.shared.connections import Database
 
 
@@ -14,3 +15,5 @@ async def prepare(database: Database) -> None:
     async with sole_runner(database) as connection:
         connection.row_factory = dict_row  # type: ignore[assignment]  # what the saver reads
         await AsyncPostgresSaver(connection).setup()  # type: ignore[arg-type]
+        # So that the next start need not import langgraph to know that there is nothing to do.
+        await connection.execute(SQL("COMMENT ON TABLE checkpoints IS {}").format(Literal(made_by())))

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -65,6 +66,23 @@ async def migrate(database: Database, migrations: list[Migration], *, wait_secon
         for migration in missing:
             await _apply(connection, migration)
     return missing
+
+
+def checkpoints_made_by() -> str | None:
+    """The package that makes LangGraph's tables, with its version; None where it is not installed."""
+    try:
+        return f"langgraph-checkpoint-postgres {version('langgraph-checkpoint-postgres')}"
+    except PackageNotFoundError:
+        return None
+
+
+async def checkpoints_are_current(database: Database) -> bool:
+    """Whether LangGraph's tables are those of the installed package. Does not import it."""
+    connection = await database.connect()
+    async with connection:
+        cursor = await connection.execute("SELECT obj_description(to_regclass('checkpoints'), 'pg_class')")
+        row = await cursor.fetchone()
+    return row is not None and row[0] == checkpoints_made_by()
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from starlette.types import Message
 
 from outlast.api.cancellation import cancel
 from outlast.api.errors import Json, TooLarge
-from outlast.api.schemas import CreateResponse, parse
+from outlast.api.schemas import parse
 from outlast.api.services import Caller, Replica, Services
 from outlast.api.sse import EventStream
 from outlast.api.submissions import submit
@@ -140,7 +140,3 @@ async def _read_json(request: Request, limit: int) -> Any:
         return from_json(bytes(body))
     except ValueError as error:
         raise Invalid(f"The request body is not valid JSON: {error}.", code="invalid_json") from None
-
-
-# What the document of the API says of the body that is read above.
-SCHEMAS = {"CreateResponse": CreateResponse.model_json_schema(ref_template="#/components/schemas/{model}")}

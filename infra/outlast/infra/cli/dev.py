@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import socket
 import sys
 import time
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
-
-import httpx
 
 from outlast.infra.embedded import EmbeddedError, Postgres, Valkey
 from outlast.infra.migrate import migrate, shipped
@@ -20,7 +20,6 @@ from outlast.shared import logs, settings
 from outlast.shared.connections import Database, fixed
 from outlast.shared.settings import SettingsError
 
-from .hello import say_hello
 from .parts import prepare_checkpoints
 from .process import Process
 from .supervised import RunningDev, forget_running, note_running
@@ -87,12 +86,11 @@ class Dev:
         watching = [asyncio.create_task(process.keep_running()) for process in self._processes]
         watching.append(asyncio.create_task(self._watch_servers()))
         try:
-            checkpoints = asyncio.create_task(prepare_checkpoints(database))
             await asyncio.wait_for(self._ready(api, worker), _READY_SECONDS)
-            await checkpoints
+            await prepare_checkpoints(database)
             self._note()
             if self._hello:
-                await asyncio.to_thread(say_hello, self.url)
+                await asyncio.to_thread(_say_hello, self.url)
             self._tell_what_next(worker)
             await asyncio.gather(*watching)
         finally:
@@ -150,9 +148,8 @@ class Dev:
 
     async def _ready(self, api: Process, worker: Process) -> None:
         worker_ready = asyncio.create_task(worker.ready.wait())
-        async with httpx.AsyncClient() as client:
-            while not await _answers(client, f"{self.url}/ready"):  # noqa: ASYNC110 — another process: no event
-                await asyncio.sleep(0.05)
+        while not await asyncio.to_thread(_answers, self._port):  # noqa: ASYNC110 — another process: no event
+            await asyncio.sleep(0.05)
         _say(f"ready     {self.url}   ({self._elapsed():.1f} s)", end="", flush=True)
         await worker_ready
         _say(f"    worker ready ({self._elapsed():.1f} s)")
@@ -205,11 +202,19 @@ def _refuse_taken(port: int) -> None:
             raise SettingsError(f"{port} is in use: PORT={port + 1} make run") from None
 
 
-async def _answers(client: httpx.AsyncClient, url: str) -> bool:
+def _say_hello(url: str) -> None:
+    importlib.import_module("outlast.infra.cli.hello").say_hello(url)  # its HTTP client is not needed before
+
+
+def _answers(port: int) -> bool:
+    connection = HTTPConnection(_HOST, port, timeout=2)
     try:
-        return (await client.get(url)).status_code == 200
-    except httpx.TransportError:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
         return False
+    finally:
+        connection.close()
 
 
 def _relative(path: Path) -> str:

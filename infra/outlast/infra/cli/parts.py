@@ -6,12 +6,11 @@ import asyncio
 import importlib
 import ipaddress
 import socket
-from importlib.util import find_spec
 from typing import Any
 
 import typer
 
-from outlast.infra.migrate import Migration, migrate, shipped
+from outlast.infra.migrate import Migration, checkpoints_are_current, checkpoints_made_by, migrate, shipped
 from outlast.shared import logs, settings
 from outlast.shared.connections import Database, fixed
 from outlast.shared.settings import Settings, SettingsError
@@ -55,8 +54,10 @@ async def migrate_all(database: Database) -> tuple[list[Migration], bool]:
 
 async def prepare_checkpoints(database: Database) -> bool:
     """False where langgraph is not installed: an API host migrates without it, a worker host with it."""
-    if find_spec("langgraph") is None:
+    if checkpoints_made_by() is None:
         return False
+    if await checkpoints_are_current(database):
+        return True
     # In a thread: importing langgraph takes a second or two, in which `outlast dev` has other things to do.
     checkpoint_tables = await asyncio.to_thread(importlib.import_module, "outlast.infra.checkpoint_tables")
     await checkpoint_tables.prepare(database)
