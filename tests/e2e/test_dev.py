@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 
@@ -64,19 +65,34 @@ class Dev:
             check=False,
         )
 
+    @property
+    def said(self) -> str:
+        return self.part.said if self.part else ""
+
+    def close(self) -> None:
+        self.client.close()
+        if self.part is not None:
+            self.part.stop(signal.SIGINT)
+            self.part.close()
+
     @cached_property
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", timeout=60)
 
 
 @pytest.fixture
-def dev(tmp_path: Path) -> Generator[Dev]:
-    started = Dev(tmp_path)
-    yield started
-    started.client.close()
-    if started.part is not None:
-        started.part.stop(signal.SIGINT)
-        started.part.close()
+def fresh(tmp_path: Path) -> Generator[Dev]:
+    """One that the test starts itself."""
+    with closing(Dev(tmp_path)) as dev:
+        yield dev
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Generator[Dev]:
+    """One that several tests use; it has greeted."""
+    with closing(Dev(tmp_path_factory.mktemp("dev"))) as dev:
+        dev.start()
+        yield dev
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -93,77 +109,69 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks processes up in /proc")
+def test_dev_shows_the_main_job_by_itself(running: Dev) -> None:
+    said = running.said
+
+    assert re.search(r"postgres +18\.\d+ in \.outlast/postgres", said)
+    assert re.search(rf"ready +http://127\.0\.0\.1:{running.port} +\(\d+\.\d s\) +worker ready \(\d+\.\d s\)", said)
+    assert re.search(r"hello +\"What happens .*\n +0-\d+.*\n.* 0 1 2.*\n +completed +resp_", said)
 
 
-@linux
-def test_dev_shows_the_main_job_answers_and_leaves_nothing_behind(dev: Dev) -> None:
-    part = dev.start(wait_for="stop      Ctrl-C")
+def test_questions_and_runs_are_at_hand_on_the_command_line(running: Dev) -> None:
+    asked = running.outlast("ask", "3")
 
-    assert re.search(r"postgres +18\.\d+ in \.outlast/postgres", part.said)
-    assert re.search(rf"ready +http://127\.0\.0\.1:{dev.port} +\(\d+\.\d s\) +worker ready \(\d+\.\d s\)", part.said)
-    assert re.search(r"hello +\"What happens .*\n +0-\d+.*\n.* 0 1 2.*\n +completed resp_", part.said)
-    asked = dev.outlast("ask", "3")
     assert (asked.returncode, asked.stdout) == (0, "0 1 2 \n")
     assert re.search(r"^resp_[0-9a-f]{32}\n.*done +\d+\.\d s, \d+ events", asked.stderr, re.DOTALL)
     run = asked.stderr.split()[0]
-    assert run in dev.outlast("runs", "list").stdout
-    assert "response.completed" in dev.outlast("runs", "show", run).stdout
-    assert dev.outlast("runs", "follow", run).stdout == "0 1 2 \n"
-    assert dev.outlast("runs", "cancel", run).returncode == 1
-    assert dev.outlast("runs", "show", "resp_nonsense").returncode == 1
-
-    assert part.stop(signal.SIGINT) == 0
-    assert "Traceback" not in part.said
-    until_sync(lambda: not processes_of(dev.folder))
+    assert run in running.outlast("runs", "list").stdout
+    assert "response.completed" in running.outlast("runs", "show", run).stdout
+    assert running.outlast("runs", "follow", run).stdout == "0 1 2 \n"
+    assert running.outlast("runs", "cancel", run).returncode == 1
+    assert running.outlast("runs", "show", "resp_nonsense").returncode == 1
 
 
-@linux
-def test_a_killed_part_is_named_and_started_again_and_its_run_goes_on(dev: Dev) -> None:
-    part = dev.start("--no-hello")
-    worker = int(re.search(r"kill -9 (\d+) \(worker\)", part.said)[1])  # type: ignore[index]
-    run = dev.client.responses.create(input="100", background=True).id
-    until_sync(lambda: dev.client.responses.retrieve(run).status == "in_progress")
+def test_a_killed_part_is_named_and_started_again_and_its_run_goes_on(running: Dev) -> None:
+    worker = int(re.search(r"kill -9 (\d+) \(worker\)", running.said)[1])  # type: ignore[index]
+    responses = running.client.responses
+    run = responses.create(input="100", background=True).id
+    until_sync(lambda: responses.retrieve(run).status == "in_progress")
 
     os.kill(worker, signal.SIGKILL)
-    until_sync(lambda: "worker was killed by SIGKILL; starting it again" in part.said)
 
-    def done() -> bool:
-        return dev.client.responses.retrieve(run).status == "completed"
-
-    until_sync(done, seconds=40)
-    response = dev.client.responses.retrieve(run)
+    until_sync(lambda: "worker was killed by SIGKILL; starting it again" in running.said)
+    until_sync(lambda: responses.retrieve(run).status == "completed", seconds=40)
+    response = responses.retrieve(run)
     assert response.output_text == "".join(f"{n} " for n in range(100))
     assert response.model_extra is not None and response.model_extra["attempt_number"] == 2
 
 
-@linux
-def test_dev_killed_alone_blocks_no_later_start_and_the_data_stays(dev: Dev) -> None:
-    first = dev.start("--no-hello")
-    run = dev.client.responses.create(input="2").id
-    first.kill()
-    first.close()
-
-    dev.start("--no-hello")
-
-    assert dev.client.responses.retrieve(run).output_text == "0 1 "
-
-
-@linux
-def test_a_second_dev_is_refused_clearly_while_the_first_runs(dev: Dev) -> None:
-    first = dev.start("--no-hello")
-
-    same_port = dev.outlast("dev", "--port", str(dev.port))
-    other_port = dev.outlast("dev", "--port", str(free_port()))
+def test_a_second_dev_is_refused_clearly_while_the_first_runs(running: Dev) -> None:
+    same_port = running.outlast("dev", "--port", str(running.port))
+    other_port = running.outlast("dev", "--port", str(free_port()))
 
     assert (same_port.returncode, same_port.stderr.strip()) == (
         1,
-        f"outlast: {dev.port} is in use: PORT={dev.port + 1} make run",
+        f"outlast: {running.port} is in use: PORT={running.port + 1} make run",
     )
     assert other_port.returncode == 1
-    assert f"is in use by process {first.process.pid}" in other_port.stderr
+    assert "is in use by process" in other_port.stderr
     assert "Traceback" not in other_port.stderr
-    assert httpx.get(f"http://127.0.0.1:{dev.port}/ready").status_code == 200
+    assert httpx.get(f"http://127.0.0.1:{running.port}/ready").status_code == 200
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks processes up in /proc")
+def test_dev_killed_alone_blocks_no_later_start_and_ctrl_c_leaves_nothing_behind(fresh: Dev) -> None:
+    first = fresh.start("--no-hello")
+    run = fresh.client.responses.create(input="2").id
+    first.kill()
+    first.close()
+
+    second = fresh.start("--no-hello")
+
+    assert fresh.client.responses.retrieve(run).output_text == "0 1 "
+    assert second.stop(signal.SIGINT) == 0
+    assert "Traceback" not in fresh.said
+    until_sync(lambda: not processes_of(fresh.folder))
 
 
 def test_ask_says_when_nobody_answers(tmp_path: Path) -> None:
