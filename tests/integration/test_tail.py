@@ -298,3 +298,39 @@ async def test_a_waiting_client_of_a_stopping_replica_is_sent_to_another_and_not
 
 async def _streams(of: Replica) -> bool:
     return of.services.tail.streams > 0
+
+
+async def test_an_event_that_was_never_announced_is_found_by_the_poll(settings: Settings, database: Database) -> None:
+    """A worker may die between its commit and its NOTIFY."""
+    async with replica(settings) as alone:
+        await submitted(database)
+        run = await claimed_one(database)
+        viewer = asyncio.create_task(streamed(alone.url, response_id(run.run_id)))
+        await until(lambda: _streams(alone))
+        connection = await database.connect()
+        async with connection, connection.transaction():
+            await connection.execute("UPDATE run_heads SET last_seq = 2")
+            await connection.execute(
+                "INSERT INTO run_events (run_id, first_seq, last_seq, data) VALUES (%s, 2, 2, %s)",
+                (run.run_id, delta(2, "unannounced")),
+            )
+
+        async def read() -> bool:
+            return alone.services.tail.position(run.run_id) == 3
+
+        await until(read)
+        assert await finish(database, run, 3)
+        assert b"unannounced" in await viewer
+
+
+async def test_what_others_say_on_the_channel_is_no_harm(service: Service, gate: Gate, database: Database) -> None:
+    run = await started(service)
+    viewer = asyncio.create_task(streamed(service.url, run))
+    await viewed(service, 1)
+    connection = await database.connect()
+    async with connection:
+        for payload in ("", "x", "x:y,:,::", "é" * 100, "AAAAAAAAAAAAAAAAAAAAAA:99999999999999999999", "-:1"):
+            await connection.execute("SELECT pg_notify('outlast_run_events', %s)", (payload,))
+    gate.say("a", None)
+
+    assert data_lines(await viewer) == await stored_lines(database, run)

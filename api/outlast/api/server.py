@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 import socket
+import time
 
 import structlog
 import uvicorn
 
+from outlast.shared.connections import Connection, Database, fixed
+from outlast.shared.domain.errors import Unavailable
 from outlast.shared.settings import Settings
+from outlast.shared.store import schema
 
 from .app import create_app
 
@@ -17,6 +22,8 @@ log = structlog.get_logger()
 
 _WANTED_FILES = 65_536
 _GRACE_SECONDS = 5
+_DATABASE_SECONDS = 8.0
+_DATABASE_PAUSE_SECONDS = 1.0
 
 
 class Server(uvicorn.Server):
@@ -30,7 +37,8 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SystemExit when the address is taken or the start fails."""
+    """Serve until SIGTERM or SIGINT. Raises Unavailable or SchemaMismatch when the database is not fit for it."""
+    asyncio.run(_check_database(settings))
     _raise_file_limit()
     logging.getLogger("uvicorn.error").addFilter(_not_an_aborted_stream)
     config = uvicorn.Config(
@@ -38,6 +46,27 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         timeout_graceful_shutdown=_GRACE_SECONDS, timeout_keep_alive=75, lifespan="on",
     )  # fmt: skip
     Server(config).run()
+
+
+async def _check_database(settings: Settings) -> None:
+    """Before the server starts, whose own words for a failing start are a traceback."""
+    url = fixed(settings.required_database_url())
+    database = Database(url, schema=settings.db_schema, application="outlast api start")
+    async with await _connected(database) as connection:
+        await schema.check(connection)
+
+
+async def _connected(database: Database) -> Connection:
+    """Waits a little for a database that is starting too."""
+    deadline = time.monotonic() + _DATABASE_SECONDS
+    while True:
+        try:
+            return await database.connect()
+        except Unavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("database.waiting", error=error.message)
+            await asyncio.sleep(_DATABASE_PAUSE_SECONDS)
 
 
 def _raise_file_limit() -> None:

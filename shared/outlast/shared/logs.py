@@ -42,7 +42,8 @@ def configure(settings: Settings, *, part: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("celery", "kombu", "httpx", "psycopg.pool", "uvicorn.access", "amqp"):
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of we retry, and say so ourselves
+    for chatty in ("celery", "kombu", "httpx", "uvicorn.access", "amqp"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
 
 

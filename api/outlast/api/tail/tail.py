@@ -49,6 +49,11 @@ class Tail:
     def streams(self) -> int:
         return sum(len(hub.viewers) for hub in self._hubs.values())
 
+    def position(self, run_id: UUID) -> int | None:
+        """The next number that this process has not read of a run, while somebody watches it here."""
+        hub = self._hubs.get(run_id)
+        return hub.next if hub else None
+
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Tail]:
         loops = [self._read_forever(), self._poll_forever(), self._turn_wheel()]
