@@ -83,7 +83,7 @@ async def test_status_and_terminal_event_change_together_once(database: Database
     still = await database.run(lambda c: runs.position(c, run.run_id))
     assert still == runs.Position(RunStatus.IN_PROGRESS, 1, 1, closed=False)
     renewal = await database.run(lambda c: leases.renew(c, [Lease(run.run_id, 1)], lease_seconds=60))
-    assert renewal.held == {run.run_id}
+    assert renewal.held == {Lease(run.run_id, 1)}
 
     assert await finish(database, run, 2)
     assert not await finish(database, run, 3)

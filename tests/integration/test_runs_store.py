@@ -110,7 +110,7 @@ async def test_a_queued_run_is_ended_by_cancel_only_while_nobody_holds_it(databa
     assert not await database.run(lambda c: runs.finish_queued(c, database.schema, lease, ending))
     assert await database.run(lambda c: runs.request_cancel(c, run.run_id, "anonymous"))
     renewal = await database.run(lambda c: leases.renew(c, [Lease(run.run_id, 1)], lease_seconds=60))
-    assert renewal.cancelled == {run.run_id}
+    assert renewal.cancelled == {Lease(run.run_id, 1)}
 
 
 async def test_the_claim_reads_its_index_on_a_table_analysed_while_empty(database_url: str) -> None:

@@ -126,7 +126,11 @@ class Database:
             )
         except TRANSIENT as error:
             raise Unavailable(_why_not_connected(error)) from error
-        await self._configure(connection, **session)
+        try:
+            await self._configure(connection, **session)
+        except TRANSIENT as error:
+            await connection.close()
+            raise Unavailable(_why_not_connected(error)) from error
         return connection
 
     def dedicated(self) -> Dedicated:

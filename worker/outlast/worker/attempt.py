@@ -74,6 +74,8 @@ class Attempt:
             except Exception:  # ours, not the agent's: the run must not be stuck, nor be tried for ever
                 log.exception("attempt.broke")
                 await self._fail_broken()
+            finally:
+                self._log.close()
 
     async def _fail_broken(self) -> None:
         """End a run that this code cannot go on with, from what its log holds."""

@@ -76,6 +76,9 @@ class RunLog:
             raise LeaseLost
         self.pending.clear()
 
+    def close(self) -> None:
+        self._flusher.close(self)
+
     async def abandon(self) -> None:
         """Drop what is not stored; nothing more is, when this returns."""
         self._finishing = True
@@ -148,13 +151,23 @@ class Flusher:
         self._min_interval = settings.flush_min_interval_ms / 1000
         self._database = database
         self._connection = database.dedicated()
+        self._open: dict[UUID, RunLog] = {}
         self._waiting: dict[UUID, RunLog] = {}
         self._flying: set[RunLog] = set()
         self._something_waits = asyncio.Event()
 
     def open(self, run: Run, lost: Callable[[], None]) -> RunLog:
         """The log of a claimed run. ``lost`` is called once if the run turns out to be another's."""
-        return RunLog(self, run, lost)
+        if earlier := self._open.get(run.run_id):  # the run was lost and came back here: one log of it may write
+            earlier.lose()
+        self._open[run.run_id] = run_log = RunLog(self, run, lost)
+        return run_log
+
+    def close(self, run_log: RunLog) -> None:
+        """The attempt is over: nothing more of this log is to be stored."""
+        self.leave(run_log)
+        if self._open.get(run_log.lease.run_id) is run_log:
+            del self._open[run_log.lease.run_id]
 
     def wake(self, run_log: RunLog) -> None:
         self._waiting[run_log.lease.run_id] = run_log
@@ -162,7 +175,8 @@ class Flusher:
 
     def leave(self, run_log: RunLog) -> None:
         """Flush this log no more."""
-        self._waiting.pop(run_log.lease.run_id, None)
+        if self._waiting.get(run_log.lease.run_id) is run_log:
+            del self._waiting[run_log.lease.run_id]
 
     def in_flight(self, run_log: RunLog) -> bool:
         return run_log in self._flying

@@ -8,13 +8,13 @@ import socket
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 import structlog
 
 from outlast.agent import Agent
 from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.errors import Unavailable
+from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
 from outlast.shared.store import leases, runs, schema
 
@@ -33,7 +33,8 @@ class Runtime:
         self._settings = settings
         self._flusher = Flusher(database, settings)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._attempts: dict[UUID, tuple[Attempt, asyncio.Task[None]]] = {}
+        # By lease: a run that was lost may be claimed again here while its lost attempt is still ending.
+        self._attempts: dict[Lease, tuple[Attempt, asyncio.Task[None]]] = {}
         self._claiming = asyncio.Lock()
         self._claims_asked = 0
         self._claims_served = 0
@@ -72,7 +73,7 @@ class Runtime:
 
     def _start(self, attempt: Attempt) -> None:
         task = asyncio.create_task(self._attempt(attempt))
-        self._attempts[attempt.lease.run_id] = attempt, task
+        self._attempts[attempt.lease] = attempt, task
 
     async def _attempt(self, attempt: Attempt) -> None:
         try:
@@ -82,7 +83,7 @@ class Runtime:
         except Exception:  # the lease will end, and another attempt be made
             log.exception("attempt.abandoned")
         finally:
-            del self._attempts[attempt.lease.run_id]
+            del self._attempts[attempt.lease]
         await self._claim_quietly()
 
     async def beat_once(self) -> None:
@@ -93,17 +94,17 @@ class Runtime:
         await self.ring()
 
     async def _renew(self) -> None:
-        held = {run_id: attempt for run_id, (attempt, _) in self._attempts.items()}
+        held = {lease: attempt for lease, (attempt, _) in self._attempts.items()}
         if not held:
             return
         renewal = await self._database.run(
-            lambda c: leases.renew(c, [a.lease for a in held.values()], lease_seconds=self._settings.lease_seconds),
+            lambda c: leases.renew(c, list(held), lease_seconds=self._settings.lease_seconds),
             patience_seconds=0,
         )
-        for run_id, attempt in held.items():
-            if run_id not in renewal.held and run_id in self._attempts:
+        for lease, attempt in held.items():
+            if lease not in renewal.held and lease in self._attempts:
                 attempt.stop(Stop.LOST)
-            elif run_id in renewal.cancelled:
+            elif lease in renewal.cancelled:
                 attempt.stop(Stop.CANCEL)
 
     async def _beat_forever(self) -> None:

@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 _LINGER_SECONDS = 5.0  # a reconnecting client finds its hub still there
 _WHEEL_SECONDS = 1.0
+_BROKEN_PAUSE_SECONDS = 1.0  # after what nobody expected
 _UNHEARD_POLL_SECONDS = 0.25  # while LISTEN does not work, the poll is all there is
 
 
@@ -161,7 +162,12 @@ class Tail:
     async def _read_forever(self) -> None:
         while True:
             await self._something_dirty.wait()
-            await self.read_once()
+            try:
+                await self.read_once()
+            except Exception:  # a loop that ends would leave every stream of this replica waiting for ever
+                log.exception("reader.broke")
+                self._mark_all()
+                await asyncio.sleep(_BROKEN_PAUSE_SECONDS)
 
     async def read_once(self) -> None:
         """One query for all runs that have grown."""
@@ -198,12 +204,19 @@ class Tail:
                     log.warning("listener.lost", error=error.message)
                 self.listening = False
                 await asyncio.sleep(random.uniform(0.05, 0.5))
+            except Exception:  # the poll goes on meanwhile
+                log.exception("listener.broke")
+                self.listening = False
+                await asyncio.sleep(_BROKEN_PAUSE_SECONDS)
 
     async def _poll_forever(self) -> None:
         while True:
             interval = self._settings.poll_interval_seconds
             await asyncio.sleep(interval if self.listening else min(interval, _UNHEARD_POLL_SECONDS))
-            await self.poll_once()
+            try:
+                await self.poll_once()
+            except Exception:  # the next round is soon
+                log.exception("poll.broke")
 
     async def poll_once(self) -> None:
         """The safety net: ask for the heads of all watched runs."""

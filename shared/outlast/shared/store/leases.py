@@ -12,10 +12,10 @@ from outlast.shared.domain.runs import Lease
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a heartbeat learned: the runs still held, and those of them that somebody wants cancelled."""
+    """What a heartbeat learned: the leases still held, and those of them whose run somebody wants cancelled."""
 
-    held: frozenset[UUID]
-    cancelled: frozenset[UUID]
+    held: frozenset[Lease]
+    cancelled: frozenset[Lease]
 
 
 async def renew(connection: Connection, leases: Sequence[Lease], *, lease_seconds: float) -> Renewal:
@@ -28,14 +28,15 @@ async def renew(connection: Connection, leases: Sequence[Lease], *, lease_second
             ORDER BY l.run_id FOR NO KEY UPDATE OF l),
         renewed AS (
             UPDATE run_leases SET lease_until = now() + make_interval(secs => %s)
-            WHERE run_id = ANY(ARRAY(SELECT run_id FROM mine)) RETURNING run_id)
-        SELECT r.id, r.cancel_requested_at IS NOT NULL FROM renewed JOIN runs r ON r.id = renewed.run_id
+            WHERE run_id = ANY(ARRAY(SELECT run_id FROM mine)) RETURNING run_id, attempt)
+        SELECT r.id, renewed.attempt, r.cancel_requested_at IS NOT NULL
+        FROM renewed JOIN runs r ON r.id = renewed.run_id
         """,
         ([lease.run_id for lease in leases], [lease.attempt for lease in leases], lease_seconds),
         prepare=True,
     )
-    rows = await cursor.fetchall()
-    return Renewal(frozenset(row[0] for row in rows), frozenset(row[0] for row in rows if row[1]))
+    rows = [(Lease(run_id, attempt), cancel) for run_id, attempt, cancel in await cursor.fetchall()]
+    return Renewal(frozenset(lease for lease, _ in rows), frozenset(lease for lease, cancel in rows if cancel))
 
 
 # A run that goes back to the queue keeps its turn, so it is next.

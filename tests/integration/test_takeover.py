@@ -1,0 +1,99 @@
+"""A run that a worker loses and gets back: one attempt writes, the other is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+
+from outlast.agent import Context, Request
+from outlast.shared.connections import Database
+from outlast.shared.settings import Settings
+from tests.support.log import check_log, stored_lines
+from tests.support.service import Service, serving
+from tests.support.waiting import until
+
+
+class Patient:
+    """An agent whose attempts wait until they are let go; the first is slow to end when it is stopped."""
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.go = asyncio.Event()
+        self.stopped = asyncio.Event()
+
+    async def agent(self, _request: Request, context: Context):
+        self.started.append(context.attempt)
+        yield f"attempt {context.attempt}"
+        try:
+            await self.go.wait()
+        finally:
+            if context.attempt == 1:
+                await self.stopped.wait()
+
+
+async def expire_leases(database: Database) -> None:
+    connection = await database.connect()
+    async with connection:
+        await connection.execute("UPDATE run_leases SET lease_until = now() - interval '1 hour'")
+
+
+async def lease_of_attempt(database: Database, attempt: int) -> float | None:
+    """The lease's remaining seconds, when this attempt holds it."""
+    connection = await database.connect()
+    async with connection:
+        cursor = await connection.execute(
+            "SELECT extract(epoch FROM lease_until - now())::float FROM run_leases WHERE attempt = %s", (attempt,)
+        )
+        row = await cursor.fetchone()
+        return row[0] if row else None
+
+
+async def lost_and_claimed_again(service: Service, patient: Patient, database: Database) -> str:
+    run = (await service.openai.responses.create(input="x", background=True)).id
+
+    async def begun() -> bool:
+        return bool(patient.started)
+
+    async def twice() -> bool:
+        if patient.started == [1]:
+            await expire_leases(database)
+        return patient.started == [1, 2]
+
+    await until(begun)
+    await until(twice)
+    return run
+
+
+async def test_a_worker_that_claims_its_lost_run_again_keeps_the_new_attempt(
+    settings: Settings, database: Database
+) -> None:
+    patient = Patient()
+    async with serving(settings, {"patient": patient.agent}) as service:
+        run = await lost_and_claimed_again(service, patient, database)
+        patient.stopped.set()  # the first attempt ends only now, after the second has begun
+
+        # The second attempt's lease goes on being renewed.
+        for _ in range(3):
+            await expire_soon(database)
+
+            async def renewed() -> bool:
+                return (await lease_of_attempt(database, 2) or 0) > settings.lease_seconds / 2
+
+            await until(renewed)
+        patient.go.set()
+
+        async def ended() -> bool:
+            return (await service.openai.responses.retrieve(run)).status == "completed"
+
+        await until(ended)
+        lines = await stored_lines(database, run)
+
+    events = check_log(lines)
+    assert patient.started == [1, 2]
+    assert events[-1]["response"]["attempt_number"] == 2
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "attempt 2"
+
+
+async def expire_soon(database: Database) -> None:
+    connection = await database.connect()
+    async with connection:
+        await connection.execute("UPDATE run_leases SET lease_until = now() + interval '300 milliseconds'")
