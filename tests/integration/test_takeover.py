@@ -13,21 +13,32 @@ from tests.support.waiting import until
 
 
 class Patient:
-    """An agent whose attempts wait until they are let go; the first is slow to end when it is stopped."""
+    """An agent whose first attempt talks until it is stopped, and whose next one waits until it is let go."""
 
     def __init__(self) -> None:
         self.started: list[int] = []
         self.go = asyncio.Event()
-        self.stopped = asyncio.Event()
+        self.first_ended = asyncio.Event()
 
     async def agent(self, _request: Request, context: Context):
         self.started.append(context.attempt)
         yield f"attempt {context.attempt}"
-        try:
+        if context.attempt > 1:
             await self.go.wait()
+            return
+        try:
+            while not await _set_within(self.go, 0.01):
+                yield "."
         finally:
-            if context.attempt == 1:
-                await self.stopped.wait()
+            self.first_ended.set()
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def expire_leases(database: Database) -> None:
@@ -69,7 +80,7 @@ async def test_a_worker_that_claims_its_lost_run_again_keeps_the_new_attempt(
     patient = Patient()
     async with serving(settings, {"patient": patient.agent}) as service:
         run = await lost_and_claimed_again(service, patient, database)
-        patient.stopped.set()  # the first attempt ends only now, after the second has begun
+        await asyncio.wait_for(patient.first_ended.wait(), 20)
 
         # The second attempt's lease goes on being renewed.
         for _ in range(3):
