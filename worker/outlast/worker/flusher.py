@@ -42,7 +42,7 @@ class RunLog:
         self._on_lost = lost
         self._is_lost = False
         self._finishing = False
-        self._acknowledged = asyncio.Condition()
+        self._changed = asyncio.Event()
         self._since_turn = 0
 
     async def append(self, new: Sequence[Event]) -> None:
@@ -92,6 +92,7 @@ class RunLog:
             self._is_lost = True
             self.pending.clear()
             self._flusher.leave(self)
+            self._tell_changed()
             self._on_lost()
 
     @property
@@ -107,15 +108,14 @@ class RunLog:
             size, count = size + len(line), count + 1
         return Chunk(self.next_seq, self.next_seq + count - 1, "\n".join(self.pending[:count]))
 
-    async def acknowledge(self, chunk: Chunk | None) -> None:
+    def acknowledge(self, chunk: Chunk | None) -> None:
         """These events are stored (None: none are); whoever waits for that goes on."""
         if chunk is not None and not self._is_lost:
             count = chunk.last_seq - chunk.first_seq + 1
             self.pending_bytes -= sum(map(len, self.pending[:count]))
             del self.pending[:count]
             self.next_seq = chunk.last_seq + 1
-        async with self._acknowledged:
-            self._acknowledged.notify_all()
+        self._tell_changed()
 
     def _add(self, new: Sequence[Event]) -> None:
         for event in new:
@@ -129,9 +129,14 @@ class RunLog:
         return len(self.pending) > self._flusher.buffer_events or self.pending_bytes > self._flusher.buffer_bytes
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        async with self._acknowledged:
-            await self._acknowledged.wait_for(lambda: self._is_lost or condition())
+        while not (self._is_lost or condition()):
+            await self._changed.wait()
         self._check()
+
+    def _tell_changed(self) -> None:
+        """Wake whoever waits; each looks at its own condition."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _check(self) -> None:
         if self._is_lost:
@@ -208,7 +213,7 @@ class Flusher:
             run_log = logs[append.run_id]
             if append.run_id not in accepted:
                 run_log.lose()
-            await run_log.acknowledge(append.chunk if append.run_id in accepted else None)
+            run_log.acknowledge(append.chunk if append.run_id in accepted else None)
             if run_log.wants_flush:
                 self.wake(run_log)
 
