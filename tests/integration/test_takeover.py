@@ -6,8 +6,10 @@ import asyncio
 
 from outlast.agent import Context, Request
 from outlast.shared.connections import Database
+from outlast.shared.domain.ids import response_id
 from outlast.shared.settings import Settings
 from tests.support.log import check_log, stored_lines
+from tests.support.runs import claimed_one, submitted
 from tests.support.service import Service, serving
 from tests.support.waiting import until
 
@@ -108,3 +110,23 @@ async def expire_soon(database: Database) -> None:
     connection = await database.connect()
     async with connection:
         await connection.execute("UPDATE run_leases SET lease_until = now() + interval '300 milliseconds'")
+
+
+async def test_an_attempt_after_the_deadline_ends_the_run_without_starting_the_agent(
+    settings: Settings, database: Database
+) -> None:
+    patient = Patient()
+    run = await submitted(database, agent="patient")
+    await claimed_one(database, lease_seconds=-1)
+    connection = await database.connect()
+    async with connection:
+        await connection.execute("UPDATE runs SET deadline_at = now() - interval '1 second'")
+    async with serving(settings, {"patient": patient.agent}) as service:
+
+        async def failed() -> bool:
+            found = await service.openai.responses.retrieve(response_id(run.run_id))
+            return found.error is not None and found.error.code == "task_timeout"
+
+        await until(failed)
+
+    assert patient.started == []

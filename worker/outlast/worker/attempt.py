@@ -120,8 +120,11 @@ class Attempt:
             self.stop(Stop.CANCEL)
         if self._stop is not None:
             return self._stop
+        seconds = _seconds_until(self._run.deadline_at)
+        if seconds == 0:  # not even begun: code that kills its worker would do so again
+            return _timeout()
         self._driving = asyncio.create_task(self._emit(agent, output))
-        limit = asyncio.timeout(_seconds_until(self._run.deadline_at))
+        limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 await self._driving
