@@ -1,6 +1,22 @@
 -- What the migrations make, in one piece, for reading. The sentences behind the constraints stand in the
 -- migrations (infra/outlast/infra/migrations). Written by `make schema`; a test compares it with a migrated database.
 
+CREATE TABLE api_keys (
+    id uuid NOT NULL,
+    digest bytea NOT NULL,
+    hint text NOT NULL,
+    principal text NOT NULL,
+    name text NOT NULL,
+    scopes text[] DEFAULT '{}'::text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    CONSTRAINT digest_is_sha256 CHECK ((length(digest) = 32)),
+    CONSTRAINT principal_is_short CHECK (((length(principal) >= 1) AND (length(principal) <= 256))),
+    CONSTRAINT scopes_are_known CHECK ((scopes <@ ARRAY['admin'::text, 'act-for-others'::text]))
+);
+
 CREATE TABLE run_events (
     run_id uuid NOT NULL,
     last_seq integer NOT NULL,
@@ -87,6 +103,28 @@ CREATE TABLE threads (
     CONSTRAINT thread_name_is_short CHECK (((length(name) >= 1) AND (length(name) <= 512)))
 );
 
+CREATE TABLE workers (
+    owner text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    version text NOT NULL,
+    queues text[] NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    children integer NOT NULL,
+    slots integer NOT NULL,
+    running integer NOT NULL,
+    draining boolean NOT NULL,
+    counters text DEFAULT '{}'::text NOT NULL
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY api_keys
+    ADD CONSTRAINT api_keys_digest_key UNIQUE (digest);
+
+ALTER TABLE ONLY api_keys
+    ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY run_events
     ADD CONSTRAINT run_events_pkey PRIMARY KEY (run_id, last_seq);
 
@@ -108,6 +146,9 @@ ALTER TABLE ONLY threads
 ALTER TABLE ONLY threads
     ADD CONSTRAINT threads_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY workers
+    ADD CONSTRAINT workers_pkey PRIMARY KEY (owner);
+
 CREATE UNIQUE INDEX one_active_run_per_thread ON runs USING btree (thread_id) WHERE ((status = 'in_progress'::text) OR ((status = 'queued'::text) AND ready));
 
 CREATE INDEX runs_backlog ON runs USING btree (queue, principal, turn) WHERE (status = 'queued'::text);
@@ -117,6 +158,10 @@ CREATE INDEX runs_claim ON runs USING btree (queue, priority, turn, created_at) 
 CREATE UNIQUE INDEX runs_idempotency ON runs USING btree (principal, idempotency_key) WHERE (idempotency_key IS NOT NULL);
 
 CREATE INDEX runs_of_principal ON runs USING btree (principal, id DESC);
+
+CREATE INDEX runs_ready_by_principal ON runs USING btree (queue, principal, agent, priority, turn, created_at) WHERE ((status = 'queued'::text) AND ready);
+
+CREATE INDEX runs_running ON runs USING btree (principal, agent) WHERE (status = 'in_progress'::text);
 
 CREATE INDEX runs_waiting ON runs USING btree (thread_id, created_at) WHERE ((status = 'queued'::text) AND (NOT ready));
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -20,6 +21,11 @@ CONFIG_FILE = "outlast.toml"
 
 class SettingsError(OutlastError):
     """A setting is wrong."""
+
+
+def _cores() -> int:
+    """The cores this process may use, which in a container are often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _plain(name: str, **options: Any) -> Any:
@@ -50,7 +56,7 @@ class Settings(BaseSettings):
     """name -> module:attribute; the first is the default."""
     strict_models: bool = False
     """Refuse a ``model`` that names no agent, rather than run the default agent."""
-    auth: Literal["none"] | None = None
+    auth: Literal["none", "api_keys"] | None = None
     """Who may call. Unset means none, and then only on a loopback address."""
     data_dir: str = ".outlast"
     """Where ``outlast dev`` keeps its embedded servers' data."""
@@ -64,13 +70,27 @@ class Settings(BaseSettings):
     """A client that takes nothing for so long is disconnected; it may come back and go on."""
     api_connections: int = Field(default=10, ge=2)
 
+    max_queued: int = Field(default=1_000_000, gt=0)
+    """Runs that may wait, of everybody together; beyond it a submission is answered with 429."""
+    max_queued_per_principal: int | None = Field(default=None, gt=0)
+    max_running_per_principal: int | None = Field(default=None, gt=0)
+    """Runs of one principal that run at once on all workers together; the others wait in the queue."""
+    max_running_per_agent: Annotated[dict[str, int], NoDecode] = Field(default_factory=dict[str, int])
+    """The same by agent: one number for each agent (kept as ``*``), or name=number."""
+
+    children: int = Field(default_factory=_cores, gt=0, le=256)
+    """Processes of one worker that run agents; unset: one for each core."""
     concurrency: int = Field(default=100, gt=0)
-    """Runs at once in one worker."""
+    """Runs at once in one child of a worker."""
+    max_attempts: int = Field(default=5, gt=0)
+    """A run whose attempts have so often ended with the death of their process is not tried again."""
     queues: Annotated[tuple[str, ...], NoDecode] = ("default",)
     worker_connections: int = Field(default=6, ge=2)
     lease_seconds: float = Field(default=6.0, gt=0)
     beat_seconds: float = Field(default=1.5, gt=0)
     """How often leases are renewed, cancels noticed and unannounced runs looked for."""
+    sweep_seconds: float = Field(default=0.5, gt=0)
+    """How often dead workers' runs are looked for while anything is queued or running."""
     drain_seconds: float = Field(default=10.0, ge=0)
     """How long a stopping worker lets its runs go on before it hands them back."""
     buffer_events: int = Field(default=1000, gt=0)
@@ -115,6 +135,24 @@ class Settings(BaseSettings):
     @classmethod
     def _parse_queues(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("max_running_per_agent", mode="before")
+    @classmethod
+    def _parse_limits(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            return {"*": value}
+        if not isinstance(value, str):
+            return value
+        pairs = [entry.rpartition("=") for entry in value.split(",") if entry.strip()]
+        return {name.strip() or "*": limit.strip() for name, _, limit in pairs}
+
+    @field_validator("max_running_per_agent")
+    @classmethod
+    def _check_limits(cls, limits: dict[str, int]) -> dict[str, int]:
+        for name, limit in limits.items():
+            if limit < 1:
+                raise ValueError(f"{name}={limit}: at least 1")
+        return limits
 
     @field_validator("db_schema")
     @classmethod
