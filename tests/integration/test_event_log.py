@@ -7,7 +7,7 @@ import asyncio
 from outlast.shared.connections import Database
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease, RunStatus
-from outlast.shared.store import events, leases, runs
+from outlast.shared.store import events, leases, runs, sweeping
 from tests.support.log import check_log, stored_lines
 from tests.support.runs import an_append, append, claimed, claimed_one, delta, finish, submitted
 
@@ -62,7 +62,7 @@ async def test_an_old_attempt_writes_nothing_after_a_takeover(database: Database
     await submitted(database)
     old = await claimed_one(database, lease_seconds=-1)
     await append(database, an_append(old, 2))
-    assert await database.run(leases.take_back_expired) == [old.run_id]
+    assert await database.run(sweeping.take_back_expired) == [old.run_id]
     new = await claimed_one(database)
 
     assert (new.attempt, new.last_seq) == (2, 2)

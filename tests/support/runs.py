@@ -11,7 +11,7 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.events import COMPLETED, Chunk, Event
 from outlast.shared.domain.ids import new_uuid
 from outlast.shared.domain.runs import Lease, Run, RunStatus, Submission, ToolItems
-from outlast.shared.store import events, runs, submissions
+from outlast.shared.store import claims, events, runs, submissions
 from outlast.shared.wire import event_line, to_json
 
 
@@ -42,9 +42,11 @@ async def submitted(database: Database, **changes: Any) -> Submission:
 
 
 async def claimed(database: Database, *, limit: int = 10, owner: str = "test", lease_seconds: float = 60) -> list[Run]:
-    return await database.run(
-        lambda c: runs.claim(c, queues=["default"], limit=limit, owner=owner, lease_seconds=lease_seconds)
+    leases = await database.run(
+        lambda c: claims.claim(c, queues=["default"], limit=limit, owner=owner, lease_seconds=lease_seconds)
     )
+    found = {run.run_id: run for run in await database.run(lambda c: runs.read_held(c, leases))}
+    return [found[lease.run_id] for lease in leases]
 
 
 async def claimed_one(database: Database, **options: Any) -> Run:

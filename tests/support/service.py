@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +16,12 @@ from outlast.agent import Agent
 from outlast.api.app import create_app
 from outlast.api.server import Server
 from outlast.api.services import Services
+from outlast.shared.connections import Database, fixed
+from outlast.shared.domain.runs import Lease
+from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
+from outlast.worker.attempt import Stop
+from outlast.worker.dispatcher import Dispatcher
 from outlast.worker.runtime import Runtime, open_runtime
 
 
@@ -42,11 +47,26 @@ class Replica:
         await self.task
 
 
+class Worker:
+    """A worker without processes: its one executor is here."""
+
+    def __init__(self, dispatcher: Dispatcher, runtime: Runtime, slots: int) -> None:
+        self.dispatcher = dispatcher
+        self._runtime = runtime
+        self.slots = slots
+
+    def start(self, leases: Sequence[Lease]) -> None:
+        self._runtime.start(leases)
+
+    def stop(self, lease: Lease, why: Stop) -> None:
+        self._runtime.stop(lease, why)
+
+
 @dataclass
 class Service:
     settings: Settings
     replicas: list[Replica] = field(default_factory=list[Replica])
-    runtime: Runtime | None = None
+    workers: list[Worker] = field(default_factory=list["Worker"])
 
     @property
     def url(self) -> str:
@@ -68,8 +88,33 @@ async def serving(
         for _ in range(replicas):
             service.replicas.append(await stack.enter_async_context(replica(named)))
         for _ in range(workers):
-            service.runtime = await stack.enter_async_context(open_runtime(named, agents))
+            service.workers.append(await stack.enter_async_context(worker(named, agents)))
         yield service
+
+
+@asynccontextmanager
+async def worker(settings: Settings, agents: Mapping[str, Agent]) -> AsyncGenerator[Worker]:
+    database = Database(
+        fixed(settings.required_database_url()), schema=settings.db_schema, application="test worker", pin_plan=True
+    )
+    doorbell = Doorbell(settings.required_redis_url(), settings.db_schema)
+    doorbell.start()
+    dispatcher = Dispatcher(database, settings, doorbell)
+    async with (
+        database.pooled(max_connections=3),
+        open_runtime(settings, agents, dispatcher.ended) as runtime,
+    ):
+        executor = Worker(dispatcher, runtime, settings.concurrency)
+        dispatcher.add(executor)
+        keeping = asyncio.create_task(dispatcher.run_forever())
+        try:
+            yield executor
+        finally:
+            await dispatcher.drain()
+            keeping.cancel()
+            await asyncio.wait({keeping})
+            await dispatcher.close()
+            doorbell.stop()
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from outlast.shared.connections import Database, fixed
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings, SettingsError
 from outlast.shared.store import schema
+from outlast.shared.sweep import Sweep
 
 from . import errors
 from .request_ids import RequestIds
@@ -36,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
             await database.run(schema.check, patience_seconds=30)
             doorbell.start()
             try:
-                async with Tail(database, settings).running() as tail:
+                async with Tail(database, settings).running() as tail, _running(Sweep(database, settings, doorbell)):
                     app.state.services = Services(settings, database, tail, doorbell)
                     yield
             finally:
@@ -53,6 +55,16 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     _describe(app)
     return app
+
+
+@asynccontextmanager
+async def _running(sweep: Sweep) -> AsyncGenerator[None]:
+    sweeping = asyncio.create_task(sweep.run_forever())
+    try:
+        yield
+    finally:
+        sweeping.cancel()
+        await asyncio.wait({sweeping})
 
 
 def _describe(app: FastAPI) -> None:

@@ -70,7 +70,7 @@ async def submit(
     )
     log = first_events(submission)
     await services.database.run(lambda c: submissions.submit(c, submission, log))
-    services.doorbell.ring(submission)
+    services.doorbell.ring(submission.queue, run_id)
     return _queued(submission, log)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ _SESSION: dict[str, str] = {
     "lock_timeout": "2s",
 }
 # A plan cached while a table was small scans it for ever; these leave the planner the index only.
-_PINNED_PLAN: dict[str, str] = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
+PINNED_PLAN: dict[str, str] = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
 _SOCKET: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -72,7 +72,7 @@ class Database:
         self.schema = schema
         self._conninfo = conninfo
         self._application = application
-        self._session = {**_SESSION, **(_PINNED_PLAN if pin_plan else {})}
+        self._session = {**_SESSION, **(PINNED_PLAN if pin_plan else {})}
         self._pool: AsyncConnectionPool[Connection] | None = None
 
     @asynccontextmanager
@@ -133,8 +133,8 @@ class Database:
             raise Unavailable(_why_not_connected(error)) from error
         return connection
 
-    def dedicated(self) -> Dedicated:
-        return Dedicated(self)
+    def dedicated(self, **session: str) -> Dedicated:
+        return Dedicated(self, session)
 
     async def _configure(self, connection: Connection, **session: str) -> None:
         values = {**self._session, **session}
@@ -148,14 +148,15 @@ class Database:
 class Dedicated:
     """One connection kept for one task, made again after it broke. Not for two tasks at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, session: Mapping[str, str]) -> None:
         self._database = database
+        self._session = session
         self._connection: Connection | None = None
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do the work once. Raises Unavailable when the connection fails: whether it was done is then unknown."""
         if self._connection is None or self._connection.closed:
-            self._connection = await self._database.connect()
+            self._connection = await self._database.connect(**self._session)
         try:
             return await work(self._connection)
         except TRANSIENT as error:

@@ -7,14 +7,15 @@ publishing blocks, and a broker that is down must cost a request nothing.
 from __future__ import annotations
 
 import threading
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import structlog
 from celery import Celery
 from kombu import Connection as BrokerConnection, Producer
 
 from .domain.ids import response_id
-from .domain.runs import Submission
 
 log = structlog.get_logger()
 
@@ -73,7 +74,8 @@ class Doorbell:
     def __init__(self, redis_url: str, schema: str) -> None:
         self._app = celery_app(redis_url, schema)
         self._schema = schema
-        self._waiting: dict[str, list[Submission]] = {}
+        self._waiting: dict[str, list[UUID | None]] = {}
+        self._perhaps_silent: set[str] = set()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._publish, name="doorbell", daemon=True)
@@ -89,12 +91,21 @@ class Doorbell:
             self._changed.notify()
         self._thread.join(timeout=_STOP_SECONDS)
 
-    def ring(self, submission: Submission) -> None:
-        """Never blocks and never fails: a bell that cannot be rung is one that workers will not need for long."""
+    def ring(self, queue: str, run_id: UUID | None = None) -> None:
+        """There is work in this queue; the run is for tracing only.
+
+        Never blocks and never fails: a bell that cannot be rung is one that workers will not need for long.
+        """
         with self._changed:
-            bells = self._waiting.setdefault(submission.queue, [])
+            bells = self._waiting.setdefault(queue, [])
             if len(bells) < _BELLS_A_ROUND:
-                bells.append(submission)
+                bells.append(run_id)
+            self._changed.notify()
+
+    def ring_if_silent(self, queue: str) -> None:
+        """There is work in this queue for some time: ring unless a bell is on its way already."""
+        with self._changed:
+            self._perhaps_silent.add(queue)
             self._changed.notify()
 
     def _publish(self) -> None:
@@ -109,25 +120,39 @@ class Doorbell:
 
     def _publish_over(self, connection: BrokerConnection) -> None:
         producer = Producer(connection, auto_declare=False)
-        while bells := self._next_round():
-            for submission in bells:
+        while bells := self._next_round(connection):
+            for queue, run_id in bells:
                 self._app.send_task(
                     TASK,
-                    args=[submission.queue],
-                    kwargs={"run": response_id(submission.run_id)},  # for tracing only: a bell names a queue
-                    queue=broker_queue(self._schema, submission.queue),
+                    args=[queue],
+                    kwargs={"run": response_id(run_id) if run_id else None},  # for tracing only: a bell names a queue
+                    queue=broker_queue(self._schema, queue),
                     producer=producer,
                     ignore_result=True,
                     retry=False,
                 )
             self._pause(_ROUND_SECONDS)
 
-    def _next_round(self) -> list[Submission]:
+    def _next_round(self, connection: BrokerConnection) -> list[tuple[str, UUID | None]]:
         """The bells that wait; waits for some. Empty when it is time to stop."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._stopping)
-            waiting, self._waiting = self._waiting, {}
-        return [submission for bells in waiting.values() for submission in bells]
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._perhaps_silent or self._stopping)
+                waiting, self._waiting = self._waiting, {}
+                silent, self._perhaps_silent = self._perhaps_silent - waiting.keys(), set()
+                stopping = self._stopping
+            bells = [(queue, run_id) for queue, run_ids in waiting.items() for run_id in run_ids]
+            bells += [(queue, None) for queue in silent if not self._holds_bells(connection, queue)]
+            if bells or stopping:
+                return bells
+
+    def _holds_bells(self, connection: BrokerConnection, queue: str) -> bool:
+        try:
+            channel: Any = connection.default_channel
+            declared = channel.queue_declare(broker_queue(self._schema, queue), passive=True)
+        except connection.channel_errors:  # there is no such queue: on Redis, an empty one
+            return False
+        return declared.message_count > 0
 
     def _pause(self, seconds: float) -> None:
         with self._changed:

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     max_running_per_agent: Annotated[dict[str, int], NoDecode] = Field(default_factory=dict[str, int])
     """The same by agent: one number for each agent (kept as ``*``), or name=number."""
 
-    children: int = Field(default_factory=_cores, gt=0, le=256)
+    children: int | None = Field(default=None, gt=0, le=256)
     """Processes of one worker that run agents; unset: one for each core."""
     concurrency: int = Field(default=100, gt=0)
     """Runs at once in one child of a worker."""
@@ -167,6 +167,10 @@ class Settings(BaseSettings):
         if self.beat_seconds * 3 > self.lease_seconds:
             raise ValueError("OUTLAST_LEASE_SECONDS must be at least three times OUTLAST_BEAT_SECONDS")
         return self
+
+    @property
+    def worker_children(self) -> int:
+        return self.children or _cores()
 
     @property
     def default_agent(self) -> str | None:

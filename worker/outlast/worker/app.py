@@ -15,8 +15,7 @@ from celery.worker import state
 from outlast.shared.doorbell import TASK, broker_queue, celery_app
 from outlast.shared.settings import Settings, SettingsError
 
-from .agents.loading import load_agents
-from .pool import RunPool
+from .pool.pool import RunPool
 
 
 def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: None) -> int:
@@ -24,7 +23,6 @@ def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
     if not settings.agents:
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
     settings.required_database_url()
-    agents = load_agents(settings.agents)
     app = celery_app(settings.required_redis_url(), settings.db_schema)
     app.task(name=TASK)(_answered_by_the_pool)
     signals.setup_logging.connect(_keep_ours, weak=False)
@@ -37,8 +35,8 @@ def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
     warnings.filterwarnings("ignore", message=".*superuser privileges.*")
     worker = QuietWorker(
         app=app,
-        pool_cls=RunPool.serving(settings, agents),
-        concurrency=settings.concurrency,
+        pool_cls=RunPool.serving(settings),
+        concurrency=settings.worker_children * settings.concurrency,
         queues=[broker_queue(settings.db_schema, name) for name in settings.queues],
         without_gossip=True,
         without_mingle=True,

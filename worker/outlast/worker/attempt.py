@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, cast
@@ -42,14 +42,28 @@ class Stop(Enum):
     """The run is not ours any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an attempt, to be counted."""
+
+    status: RunStatus | None = None
+    """None: it did not end the run."""
+    events: int = 0
+    """Events it wrote."""
+
+
 class Attempt:
-    def __init__(self, run: Run, agents: Mapping[str, Agent], database: Database, flusher: Flusher) -> None:
+    def __init__(
+        self, run: Run, agents: Mapping[str, Agent], database: Database, flusher: Flusher, max_attempts: int
+    ) -> None:
         self.lease = Lease(run.run_id, run.attempt)
+        self._max_attempts = max_attempts
         self._run = run
         self._agents = agents
         self._database = database
         self._log = flusher.open(run, lost=lambda: self.stop(Stop.LOST))
         self._stop: Stop | None = None
+        self._finished_as: RunStatus | None = None
         self._driving: asyncio.Task[None] | None = None
 
     def stop(self, why: Stop) -> None:
@@ -59,7 +73,7 @@ class Attempt:
             if self._driving is not None:
                 self._driving.cancel()
 
-    async def run(self) -> None:
+    async def run(self) -> Outcome:
         """Every outcome of the agent's code ends the run or hands it back. Raises Unavailable only."""
         with structlog.contextvars.bound_contextvars(run=response_id(self._run.run_id), attempt=self._run.attempt):
             log.info("run.claimed", agent=self._run.agent)
@@ -76,6 +90,7 @@ class Attempt:
                 await self._fail_broken()
             finally:
                 self._log.close()
+        return Outcome(self._finished_as, self._log.next_seq - self._run.last_seq - 1)
 
     async def _fail_broken(self) -> None:
         """End a run that this code cannot go on with, from what its log holds."""
@@ -86,7 +101,8 @@ class Attempt:
         )
         last, response = output.fail("internal_error", "The run could not be continued.")
         ending = ending_of(RunStatus.FAILED, last, response)
-        await self._database.run(lambda c: runs.finish(c, self._database.schema, self.lease, ending))
+        if await self._database.run(lambda c: runs.finish(c, self._database.schema, self.lease, ending)):
+            self._finished_as = RunStatus.FAILED
 
     async def _past(self) -> Past:
         """What the log holds of earlier attempts; a first attempt has nothing to look for."""
@@ -123,6 +139,8 @@ class Attempt:
         seconds = _seconds_until(self._run.deadline_at)
         if seconds == 0:  # not even begun: code that kills its worker would do so again
             return _timeout()
+        if self._run.charged_attempts >= self._max_attempts:
+            return _spent(self._run)
         self._driving = asyncio.create_task(self._emit(agent, output))
         limit = asyncio.timeout(seconds)
         try:
@@ -149,6 +167,7 @@ class Attempt:
 
     async def _finish(self, status: RunStatus, last: list[Event], response: dict[str, Any]) -> None:
         await self._log.finish(last, status, response)
+        self._finished_as = status
         log.info("run.finished", status=status.value, events=last[-1].sequence_number + 1)
         try:
             await self._database.run(lambda c: events.compact(c, self._run.run_id), patience_seconds=1)
@@ -168,6 +187,15 @@ def _failure(error: Exception) -> AgentError:
     """What the client learns of an exception: its type. The rest may hold secrets and is for the log."""
     log.error("agent.failed", exc_info=error)
     return AgentError(f"The agent failed with {type(error).__name__}.")
+
+
+def _spent(run: Run) -> AgentError:
+    times = run.charged_attempts
+    return AgentError(
+        f"The run was given up: {times} of its attempts ended with the death of their process "
+        f"(OUTLAST_MAX_ATTEMPTS; the last attempt: {run.last_cause}).",
+        code="max_attempts_exceeded",
+    )
 
 
 def _timeout() -> AgentError:

@@ -75,6 +75,7 @@ class RunLog:
             self.lose()
             raise LeaseLost
         self.pending.clear()
+        self.next_seq = chunk.last_seq + 1
 
     def close(self) -> None:
         self._flusher.close(self)

@@ -74,6 +74,10 @@ class Run:
     response: str | None = None
     """The final response object as JSON text, once it has finished."""
     cancel_requested: bool = False
+    charged_attempts: int = 0
+    """Attempts that ended with the death of the process they ran in."""
+    last_cause: str | None = None
+    """Why the attempt before this one ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,36 +40,38 @@ async def renew(connection: Connection, leases: Sequence[Lease], *, lease_second
 
 
 # A run that goes back to the queue keeps its turn, so it is next.
-_REQUEUE = """
+REQUEUE = """
 r AS MATERIALIZED (
     SELECT runs.id FROM runs JOIN d ON d.run_id = runs.id AND d.attempt = runs.attempt
     WHERE runs.status = 'in_progress' ORDER BY runs.id FOR NO KEY UPDATE OF runs {skip}),
 l AS (
     DELETE FROM run_leases USING d WHERE run_leases.run_id = d.run_id AND run_leases.attempt = d.attempt {still}
     AND run_leases.run_id = ANY(ARRAY(SELECT id FROM r)) RETURNING run_leases.run_id)
-UPDATE runs SET status = 'queued', ready = true, last_cause = %(cause)s
+UPDATE runs SET status = 'queued', ready = true, last_cause = %(cause)s,
+       charged_attempts = charged_attempts + %(charge)s::int
 WHERE id = ANY(ARRAY(SELECT run_id FROM l)) RETURNING id
 """
 _RELEASE = "WITH d AS (SELECT * FROM unnest(%(run_ids)b::uuid[], %(attempts)b::int[]) AS d(run_id, attempt))," + (
-    _REQUEUE.format(skip="", still="")
-)
-_TAKE_BACK = "WITH d AS MATERIALIZED (SELECT run_id, attempt FROM run_leases WHERE lease_until < now())," + (
-    _REQUEUE.format(skip="SKIP LOCKED", still="AND run_leases.lease_until < now()")
+    REQUEUE.format(skip="", still="")
 )
 
 
-async def release(connection: Connection, leases: Sequence[Lease], *, cause: str) -> list[UUID]:
-    """Hand runs back to the head of the queue. Returns those that were still held."""
+async def release(connection: Connection, leases: Sequence[Lease], *, cause: str, charge: bool = False) -> list[UUID]:
+    """Hand runs back to the head of the queue. Returns those that were still held.
+
+    ``charge`` counts the attempt towards the runs' limit: it ended with the process it ran in.
+    """
     values = {
         "run_ids": [lease.run_id for lease in leases],
         "attempts": [lease.attempt for lease in leases],
         "cause": cause,
+        "charge": int(charge),
     }
     cursor = await connection.execute(_RELEASE, values)
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def take_back_expired(connection: Connection) -> list[UUID]:
-    """Hand the runs of silent workers back to the head of the queue."""
-    cursor = await connection.execute(_TAKE_BACK, {"cause": "lease_expired"})
-    return [row[0] for row in await cursor.fetchall()]
+async def owned_by(connection: Connection, owner: str) -> list[Lease]:
+    """The leases that the database thinks this owner holds."""
+    cursor = await connection.execute("SELECT run_id, attempt FROM run_leases WHERE owner = %s", (owner,))
+    return [Lease(*row) for row in await cursor.fetchall()]

@@ -1,4 +1,4 @@
-"""Runs: read, claim, finish, release, cancel. Each change is one guarded statement; its rows say whether it applied."""
+"""Runs: read, finish, cancel, delete. Each change is one guarded statement; its rows say whether it applied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from outlast.shared.notifications import notify, payloads
 from outlast.shared.wire import from_json
 
 _RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at, r.deadline_at, r.background, r.store,
-          r.tool_items, r.request, h.last_seq, r.response, r.cancel_requested_at IS NOT NULL"""
+          r.tool_items, r.request, h.last_seq, r.response, r.cancel_requested_at IS NOT NULL, r.charged_attempts,
+          r.last_cause"""
 
 
 async def read(connection: Connection, run_id: UUID, principal: str) -> Run | None:
@@ -26,6 +27,18 @@ async def read(connection: Connection, run_id: UUID, principal: str) -> Run | No
     )
     row = await cursor.fetchone()
     return _run(row) if row else None
+
+
+async def read_held(connection: Connection, leases: Sequence[Lease]) -> list[Run]:
+    """The runs that these leases are still for."""
+    cursor = await connection.execute(
+        f"""SELECT {_RUN} FROM unnest(%b::uuid[], %b::int[]) AS held(run_id, attempt)
+            JOIN runs r ON r.id = held.run_id AND r.attempt = held.attempt AND r.status = 'in_progress'
+            JOIN run_heads h ON h.run_id = r.id JOIN threads t ON t.id = r.thread_id""",
+        ([lease.run_id for lease in leases], [lease.attempt for lease in leases]),
+        prepare=True,
+    )
+    return [_run(row) for row in await cursor.fetchall()]
 
 
 _SUMMARY = """SELECT r.id, r.agent, r.status, r.attempt, t.name, r.created_at, r.started_at, r.finished_at, h.last_seq
@@ -46,41 +59,6 @@ async def summary(connection: Connection, run_id: UUID) -> RunSummary | None:
     cursor = await connection.execute(f"{_SUMMARY} WHERE r.id = %s", (run_id,))
     row = await cursor.fetchone()
     return _summary(row) if row else None
-
-
-async def claim(
-    connection: Connection, *, queues: Sequence[str], limit: int, owner: str, lease_seconds: float
-) -> list[Run]:
-    """Take the best ready runs of these queues, each with a new attempt, its lease and the fence moved to it."""
-    taken: list[Run] = []
-    for queue in queues:  # one index range each: a list of queues in one statement could not be read in order
-        if len(taken) < limit:
-            taken += await _claim(connection, queue, limit - len(taken), owner, lease_seconds)
-    return taken
-
-
-async def _claim(connection: Connection, queue: str, limit: int, owner: str, lease_seconds: float) -> list[Run]:
-    cursor = await connection.execute(
-        f"""
-        WITH c AS MATERIALIZED (
-            SELECT id FROM runs WHERE queue = %s AND status = 'queued' AND ready
-            ORDER BY queue, priority, turn, created_at LIMIT %s FOR NO KEY UPDATE SKIP LOCKED),
-        r AS (
-            UPDATE runs SET status = 'in_progress', attempt = attempt + 1, started_at = coalesce(started_at, now()),
-                   deadline_at = coalesce(deadline_at, now() + make_interval(secs => timeout_seconds))
-            WHERE id = ANY(ARRAY(SELECT id FROM c)) RETURNING *),
-        l AS (
-            INSERT INTO run_leases (run_id, attempt, owner, lease_until)
-            SELECT id, attempt, %s, now() + make_interval(secs => %s) FROM r ORDER BY id),
-        h AS (
-            UPDATE run_heads SET attempt = r.attempt FROM r WHERE run_heads.run_id = r.id
-            RETURNING run_heads.run_id, run_heads.last_seq)
-        SELECT {_RUN} FROM r JOIN h ON h.run_id = r.id JOIN threads t ON t.id = r.thread_id ORDER BY r.turn, r.id
-        """,
-        (queue, limit, owner, lease_seconds),
-        prepare=True,
-    )
-    return [_run(row) for row in await cursor.fetchall()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,24 +165,6 @@ async def delete(connection: Connection, run_id: UUID, principal: str) -> bool:
         return gone.rowcount == 1
 
 
-async def promote_orphans(connection: Connection) -> int:
-    """Make ready the first waiting run of every thread that has no active one. Returns how many."""
-    cursor = await connection.execute(
-        """
-        WITH waiting AS MATERIALIZED (
-            SELECT DISTINCT ON (thread_id) id, thread_id FROM runs
-            WHERE status = 'queued' AND NOT ready AND run_at <= now() ORDER BY thread_id, created_at, id),
-        free AS MATERIALIZED (
-            SELECT w.id FROM waiting w JOIN threads t ON t.id = w.thread_id
-            WHERE NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id
-                              AND (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready)))
-            ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED)
-        UPDATE runs SET ready = true WHERE id IN (SELECT id FROM free) AND status = 'queued' RETURNING id
-        """
-    )
-    return len(await cursor.fetchall())
-
-
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where a run stands: enough to tell whether a write whose answer was lost has been applied."""
@@ -258,4 +218,6 @@ def _run(row: tuple[Any, ...]) -> Run:
         last_seq=row[12],
         response=row[13],
         cancel_requested=row[14],
+        charged_attempts=row[15],
+        last_cause=row[16],
     )

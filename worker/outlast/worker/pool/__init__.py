@@ -1,5 +1,1 @@
-"""The Celery pool: what a doorbell does in this worker."""
-
-from .pool import RunPool
-
-__all__ = ["RunPool"]
+"""The Celery pool and its child processes. Nothing is imported here: children load this package, and no Celery."""

@@ -1,6 +1,7 @@
-"""A Celery pool without tasks: a message wakes the runtime, and is acknowledged when the claim it caused has committed.
+"""A Celery pool without tasks: a message wakes the dispatcher, and is acknowledged when its claim has committed.
 
-Celery's consumer lives in the main thread; the runtime has a loop in a thread of its own.
+Celery's consumer lives in the main thread; the dispatcher has a loop in a thread of its own, and agents run in neither:
+they have processes of their own.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
@@ -16,37 +17,41 @@ import structlog
 import uvloop
 from celery.concurrency.base import BasePool
 
-from outlast.agent import Agent
+from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.errors import OutlastError
+from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
-from outlast.worker.runtime import Runtime, open_runtime
+from outlast.shared.store import schema
+from outlast.worker.dispatcher import Dispatcher
+
+from .children import Children
 
 log = structlog.get_logger()
 
-_JOIN_MARGIN_SECONDS = 10.0
+_CONNECTIONS = 3  # of the dispatcher's pool: a claim, a beat and a release at once
+_JOIN_MARGIN_SECONDS = 15.0
 
 
 class RunPool(BasePool):
     """Celery makes the pool from its class; `serving` gives it the settings."""
 
     settings: ClassVar[Settings]
-    agents: ClassVar[Mapping[str, Agent]]
     body_can_be_buffer = True
     signal_safe = False
     task_join_will_block = False
 
     @classmethod
-    def serving(cls, settings: Settings, agents: Mapping[str, Agent]) -> type[RunPool]:
-        return type(cls.__name__, (cls,), {"settings": settings, "agents": agents})
+    def serving(cls, settings: Settings) -> type[RunPool]:
+        return type(cls.__name__, (cls,), {"settings": settings})
 
     def on_start(self) -> None:
-        self._started: Future[Runtime] = Future()
+        self._started: Future[Dispatcher] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._run, name="runtime")
+        self._thread = threading.Thread(target=self._run, name="dispatcher")
         self._thread.start()
         try:
-            self._runtime = self._started.result()
+            self._dispatcher = self._started.result()
         except OutlastError as error:
             log.error("worker.cannot_start", error=error.message)
             raise SystemExit(1) from None  # what Celery ends by without a traceback
@@ -57,19 +62,43 @@ class RunPool(BasePool):
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        settings = self.settings
+        database = Database(
+            fixed(settings.required_database_url()),
+            schema=settings.db_schema,
+            application="outlast worker parent",
+            pin_plan=True,
+        )
+        doorbell = Doorbell(settings.required_redis_url(), settings.db_schema)
         try:
-            async with open_runtime(self.settings, self.agents) as runtime:
-                self._started.set_result(runtime)
-                await self._stop.wait()
+            async with database.pooled(max_connections=_CONNECTIONS):
+                await database.run(schema.check, patience_seconds=30)
+                doorbell.start()
+                await self._dispatch(Dispatcher(database, settings, doorbell))
         except Exception as error:
             if self._started.done():
                 raise
             self._started.set_exception(error)
+        finally:
+            doorbell.stop()
+
+    async def _dispatch(self, dispatcher: Dispatcher) -> None:
+        assert self._stop is not None
+        children = Children(self.settings, dispatcher)
+        await children.start()
+        keeping = asyncio.create_task(dispatcher.run_forever())
+        self._started.set_result(dispatcher)
+        await self._stop.wait()
+        await dispatcher.drain()
+        await children.stop()
+        keeping.cancel()
+        await asyncio.wait({keeping})
+        await dispatcher.close()
 
     @property
     def num_processes(self) -> int:
         """What Celery may reserve; claims are bounded by free slots, and a bell is done as soon as its claim is."""
-        return self.settings.concurrency
+        return self.settings.worker_children * self.settings.concurrency
 
     def on_apply(  # pyright: ignore[reportIncompatibleMethodOverride] — the stubs leave out what Celery passes
         self,
@@ -90,15 +119,15 @@ class RunPool(BasePool):
             if callback is not None:
                 callback((0, None, 0.0))
 
-        future = asyncio.run_coroutine_threadsafe(self._runtime.ring(), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._dispatcher.ring(), self._loop)
         future.add_done_callback(rung)
         return future
 
     def on_stop(self) -> None:
-        """Drain, hand back what is left, and end."""
+        """Drain, hand back what is left, and end the children."""
         if self._loop is not None and self._stop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(self.settings.drain_seconds + self.settings.lease_seconds + _JOIN_MARGIN_SECONDS)
+            self._thread.join(self.settings.drain_seconds + 3 * self.settings.lease_seconds + _JOIN_MARGIN_SECONDS)
 
     def on_terminate(self) -> None:
         self.on_stop()

@@ -1,0 +1,70 @@
+"""What the sweep asks and does. Each statement is harmless to repeat, and skips what others have locked."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from outlast.shared.connections import Connection
+
+from .leases import REQUEUE
+
+_TAKE_BACK = "WITH d AS MATERIALIZED (SELECT run_id, attempt FROM run_leases WHERE lease_until < now())," + (
+    REQUEUE.format(skip="SKIP LOCKED", still="AND run_leases.lease_until < now()")
+)
+# The threads with waiting runs, one index probe each, and of each the run that waits longest.
+_PROMOTE = """
+WITH RECURSIVE waiting AS (
+    (SELECT id, thread_id FROM runs WHERE status = 'queued' AND NOT ready ORDER BY thread_id, created_at LIMIT 1)
+    UNION ALL
+    SELECT n.id, n.thread_id FROM waiting w CROSS JOIN LATERAL (
+        SELECT id, thread_id FROM runs WHERE status = 'queued' AND NOT ready AND thread_id > w.thread_id
+        ORDER BY thread_id, created_at LIMIT 1) n),
+free AS MATERIALIZED (
+    SELECT w.id FROM waiting w JOIN threads t ON t.id = w.thread_id
+    WHERE NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id
+                      AND (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready)))
+    ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED)
+UPDATE runs SET ready = true
+WHERE id IN (SELECT id FROM free) AND status = 'queued' AND run_at <= now() RETURNING id
+"""
+_READY_QUEUES = """
+WITH RECURSIVE q AS (
+    (SELECT queue FROM runs WHERE status = 'queued' AND ready ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT n.queue FROM q CROSS JOIN LATERAL (
+        SELECT queue FROM runs WHERE status = 'queued' AND ready AND queue > q.queue ORDER BY queue LIMIT 1) n)
+SELECT queue FROM q
+"""
+
+
+async def lead(connection: Connection) -> bool:
+    """Whether this transaction is the sweep's leader; for as long as it lasts nobody else is."""
+    cursor = await connection.execute(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.sweep', 0))"
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def take_back_expired(connection: Connection) -> list[UUID]:
+    """Hand the runs of silent workers back to the head of the queue."""
+    cursor = await connection.execute(_TAKE_BACK, {"cause": "lease_expired", "charge": 0})
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def promote_orphans(connection: Connection) -> int:
+    """Make ready the first waiting run of every thread that has no active one. Returns how many."""
+    cursor = await connection.execute(_PROMOTE)
+    return len(await cursor.fetchall())
+
+
+async def ready_queues(connection: Connection) -> list[str]:
+    """The queues in which a run could be claimed now."""
+    cursor = await connection.execute(_READY_QUEUES)
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def anything_runs(connection: Connection) -> bool:
+    cursor = await connection.execute("SELECT EXISTS (SELECT 1 FROM run_leases)")
+    row = await cursor.fetchone()
+    return bool(row and row[0])

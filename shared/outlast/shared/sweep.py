@@ -1,0 +1,92 @@
+"""The sweep: takes back what dead workers held, wakes threads that were forgotten, re-rings bells that were lost.
+
+Every API replica and every worker runs one; of those that look at the same moment one leads. A sweep that is late or
+missing delays a takeover and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+import structlog
+
+from .connections import PINNED_PLAN, Connection, Database
+from .domain.errors import Unavailable
+from .domain.ids import response_id
+from .doorbell import Doorbell
+from .settings import Settings
+from .store import sweeping, workers
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Swept:
+    """What one look found and did."""
+
+    led: bool = False
+    busy: bool = False
+    """Something is queued or running: the next look is to be soon."""
+    ready_queues: list[str] = field(default_factory=list[str])
+
+
+class Sweep:
+    def __init__(self, database: Database, settings: Settings, doorbell: Doorbell) -> None:
+        self._connection = database.dedicated(**PINNED_PLAN)
+        self._settings = settings
+        self._doorbell = doorbell
+        self._working_since: float | None = None
+        self._looked_at = 0.0
+        self.taken_back = 0
+        """Runs that this sweep took from dead workers."""
+
+    async def run_forever(self) -> None:
+        try:
+            while True:
+                busy = True
+                try:
+                    busy = (await self.look()).busy
+                except Unavailable:
+                    self._working_since = None
+                except Exception:  # the next look is soon
+                    log.exception("sweep.broke")
+                    self._working_since = None
+                seconds = self._settings.sweep_seconds if busy else self._settings.beat_seconds
+                await asyncio.sleep(seconds * random.uniform(0.9, 1.1))
+        finally:
+            await self._connection.close()
+
+    async def look(self) -> Swept:
+        """Look once. Raises Unavailable. Bells are rung after the transaction, which holds the leader's lock."""
+        patient = self._has_been_patient()
+        swept = await self._connection.run(lambda c: self._sweep(c, take_back=patient))
+        for queue in swept.ready_queues:
+            self._doorbell.ring_if_silent(queue)
+        return swept
+
+    def _has_been_patient(self) -> bool:
+        """Whether the database has been answering for a whole lease.
+
+        After an outage, or after this process was stopped, all leases look ended: their workers get the time to renew.
+        """
+        now = asyncio.get_running_loop().time()
+        gap, self._looked_at = now - self._looked_at, now
+        if self._working_since is None or gap > self._settings.lease_seconds / 2:
+            self._working_since = now
+        return now - self._working_since >= self._settings.lease_seconds
+
+    async def _sweep(self, connection: Connection, *, take_back: bool) -> Swept:
+        async with connection.transaction():
+            if not await sweeping.lead(connection):
+                return Swept(busy=True)
+            taken = await sweeping.take_back_expired(connection) if take_back else []
+            await sweeping.promote_orphans(connection)
+            await workers.forget_silent(connection)
+            ready = await sweeping.ready_queues(connection)
+            busy = bool(ready) or await sweeping.anything_runs(connection)
+        for run_id in taken:
+            log.warning("run.taken_back", run=response_id(run_id), cause="lease_expired")
+        self.taken_back += len(taken)
+        return Swept(led=True, busy=busy, ready_queues=ready)
