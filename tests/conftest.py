@@ -102,6 +102,7 @@ def settings(database_url: str, redis_url: str) -> Settings:
         agents={"test": "tests:agent"},
         beat_seconds=0.2,
         lease_seconds=1.0,
+        sweep_seconds=0.1,
         drain_seconds=0.2,
         poll_interval_seconds=0.2,
         ping_seconds=0.5,

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
+import signal
+import subprocess
+import sys
 
 from outlast.agent import Context, Request, ToolCall, ToolResult
 
@@ -19,5 +24,37 @@ async def count(request: Request, context: Context):
         yield f"{number} "
 
 
-async def pid(_request: Request, _context: Context):
+async def where(_request: Request, _context: Context):
+    yield os.environ["OUTLAST_SCHEMA"]
+
+
+async def process(_request: Request, _context: Context):
+    """What its process is like; it goes on until it is ended."""
+    # Its own subprocesses can be ended as usual, although it cannot.
+    sleeper = subprocess.Popen(["sleep", "60"])
+    sleeper.terminate()
+    yield json.dumps(
+        {
+            "pid": os.getpid(),
+            "celery": "celery" in sys.modules,
+            "script": getattr(sys.modules["__main__"], "__file__", None),
+            "subprocess": sleeper.wait(10),
+        }
+    )
+    await asyncio.Event().wait()
+
+
+async def poison(request: Request, context: Context):
+    """Kills its process, unless it is asked to only once and has."""
     yield str(os.getpid())
+    if request.text != "once" or context.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def stall(request: Request, _context: Context):
+    """Never comes back to the loop: in Python, or holding the interpreter's lock."""
+    yield str(os.getpid())
+    await asyncio.sleep(0.2)  # what it has said is stored
+    while request.text != "regex":
+        pass
+    re.match(r"(a+)+$", "a" * 64 + "b")

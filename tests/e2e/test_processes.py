@@ -24,7 +24,7 @@ def started(database_url: str, redis_url: str, tmp_path: Path) -> Generator[Part
     env = {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
-        "OUTLAST_AGENTS": "count=tests.e2e.agents:count,pid=tests.e2e.agents:pid",
+        "OUTLAST_AGENTS": "count=tests.e2e.agents:count",
         "OUTLAST_LEASE_SECONDS": "1.5",
         "OUTLAST_BEAT_SECONDS": "0.3",
         "OUTLAST_DRAIN_SECONDS": "0.2",

@@ -8,6 +8,7 @@ from outlast.agent import Context, Request
 from outlast.shared.connections import Database
 from outlast.shared.domain.ids import response_id
 from outlast.shared.settings import Settings
+from outlast.shared.store import sweeping
 from tests.support.log import check_log, stored_lines
 from tests.support.runs import claimed_one, submitted
 from tests.support.service import Service, serving
@@ -43,10 +44,12 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-async def expire_leases(database: Database) -> None:
+async def take_first_attempts_over(database: Database) -> None:
+    """As if their leases had ended: no renewal comes between."""
     connection = await database.connect()
-    async with connection:
-        await connection.execute("UPDATE run_leases SET lease_until = now() - interval '1 hour'")
+    async with connection, connection.transaction():
+        await connection.execute("UPDATE run_leases SET lease_until = now() - interval '1 hour' WHERE attempt = 1")
+        await sweeping.take_back_expired(connection)
 
 
 async def lease_of_attempt(database: Database, attempt: int) -> float | None:
@@ -68,7 +71,7 @@ async def lost_and_claimed_again(service: Service, patient: Patient, database: D
 
     async def twice() -> bool:
         if patient.started == [1]:
-            await expire_leases(database)
+            await take_first_attempts_over(database)
         return patient.started == [1, 2]
 
     await until(begun)

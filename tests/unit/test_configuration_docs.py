@@ -70,7 +70,13 @@ def test_a_setting_is_read_from_its_key_in_the_file(
     field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = {"agents": '{ mine = "agent:agent" }', "queues": '["slow"]', "auth": '"none"', "tail": '"poll"'}
-    values |= {"strict_models": "true", "log_format": '"json"', "lease_seconds": "60", "beat_seconds": "1"}
+    values |= {
+        "strict_models": "true",
+        "log_format": '"json"',
+        "lease_seconds": "60",
+        "beat_seconds": "1",
+        "sweep_seconds": "1",
+    }
     values |= dict.fromkeys(("children", "max_queued_per_principal", "max_running_per_principal"), "7")
     values |= {"max_running_per_agent": "{ mine = 7 }"}
     info = Settings.model_fields[field]

@@ -89,7 +89,8 @@ class Doorbell:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join(timeout=_STOP_SECONDS)
+        if self._thread.is_alive():
+            self._thread.join(timeout=_STOP_SECONDS)
 
     def ring(self, queue: str, run_id: UUID | None = None) -> None:
         """There is work in this queue; the run is for tracing only.

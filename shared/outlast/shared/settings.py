@@ -166,6 +166,8 @@ class Settings(BaseSettings):
     def _check_relations(self) -> Self:
         if self.beat_seconds * 3 > self.lease_seconds:
             raise ValueError("OUTLAST_LEASE_SECONDS must be at least three times OUTLAST_BEAT_SECONDS")
+        if self.sweep_seconds * 3 > self.lease_seconds:
+            raise ValueError("OUTLAST_LEASE_SECONDS must be at least three times OUTLAST_SWEEP_SECONDS")
         return self
 
     @property

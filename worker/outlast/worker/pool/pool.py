@@ -21,7 +21,6 @@ from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
-from outlast.shared.store import schema
 from outlast.worker.dispatcher import Dispatcher
 
 from .children import Children
@@ -72,7 +71,6 @@ class RunPool(BasePool):
         doorbell = Doorbell(settings.required_redis_url(), settings.db_schema)
         try:
             async with database.pooled(max_connections=_CONNECTIONS):
-                await database.run(schema.check, patience_seconds=30)
                 doorbell.start()
                 await self._dispatch(Dispatcher(database, settings, doorbell))
         except Exception as error:
