@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 
 from outlast.agent import Context, Request, ToolCall, ToolResult
@@ -31,14 +30,14 @@ async def where(_request: Request, _context: Context):
 async def process(_request: Request, _context: Context):
     """What its process is like; it goes on until it is ended."""
     # Its own subprocesses can be ended as usual, although it cannot.
-    sleeper = subprocess.Popen(["sleep", "60"])
+    sleeper = await asyncio.create_subprocess_exec("sleep", "60")
     sleeper.terminate()
     yield json.dumps(
         {
             "pid": os.getpid(),
             "celery": "celery" in sys.modules,
             "script": getattr(sys.modules["__main__"], "__file__", None),
-            "subprocess": sleeper.wait(10),
+            "subprocess": await sleeper.wait(),
         }
     )
     await asyncio.Event().wait()

@@ -74,12 +74,19 @@ def pool(database_url: str, redis_url: str, tmp_path: Path) -> Generator[Pool]:
 
 def alive(pid: int) -> bool:
     with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _stat(pid)[0] != "Z"
     return False
 
 
+def parent_of(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
 def descendants(pid: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     threads = Path(f"/proc/{pid}/task").iterdir()
     children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
     return [found for child in children for found in (child, *descendants(child))]
@@ -168,11 +175,7 @@ def test_a_killed_fork_server_is_replaced_with_its_children(pool: Pool) -> None:
     worker = pool.started.worker()
     run = pool.submit("count", "100")
     pool.wait_said(run)
-    servers = {
-        int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        for pid in descendants(worker.process.pid)
-    }
-    [server] = servers - {worker.process.pid}
+    [server] = {parent_of(pid) for pid in descendants(worker.process.pid)} - {worker.process.pid}
 
     os.kill(server, signal.SIGKILL)
 

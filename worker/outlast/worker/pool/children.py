@@ -37,6 +37,7 @@ class Child:
         self._process = process
         self._channel = channel
         self._slots = slots
+        self._exit_code: int | None = None
         self.exited = asyncio.Event()
         asyncio.get_running_loop().add_reader(process.sentinel, self._on_exit)
 
@@ -94,7 +95,7 @@ class Child:
             await asyncio.wait_for(self.exited.wait(), seconds)
         except TimeoutError:
             return None
-        return self._process.exitcode
+        return self._exit_code
 
     def close(self) -> None:
         self._channel.close()
@@ -103,6 +104,7 @@ class Child:
 
     def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._process.sentinel)
+        self._exit_code = self._process.exitcode
         self.exited.set()
 
 
@@ -160,7 +162,7 @@ class Children:
             code = await living.wait()
             self._living.discard(living)
             living.close()
-        if not self._stopping:
+        if not self._stopping and ready.is_set():
             log.warning("child.died", pid=pid, exit_code=code)
             self._dispatcher.lost(living, _cause(code))
         return reason
