@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from outlast.api.submissions import first_events
-from outlast.shared.connections import Database, fixed
+from outlast.shared.connections import Database
 from outlast.shared.domain.runs import Lease, RunStatus
 from outlast.shared.store import leases, runs, submissions
 from tests.support.runs import a_submission, an_ending, claimed, claimed_one, finish, submitted
@@ -111,31 +111,6 @@ async def test_a_queued_run_is_ended_by_cancel_only_while_nobody_holds_it(databa
     assert await database.run(lambda c: runs.request_cancel(c, run.run_id, "anonymous"))
     renewal = await database.run(lambda c: leases.renew(c, [Lease(run.run_id, 1)], lease_seconds=60))
     assert renewal.cancelled == {Lease(run.run_id, 1)}
-
-
-async def test_the_claim_reads_its_index_on_a_table_analysed_while_empty(database_url: str) -> None:
-    """The plan is pinned: one made for an empty table would scan a full one for ever."""
-    database = Database(fixed(database_url), schema="outlast", application="tests", pin_plan=True)
-    connection = await database.connect()
-    async with connection:
-        await connection.execute("ANALYZE runs")
-        await connection.execute(
-            """INSERT INTO threads (id, principal, name)
-               SELECT gen_random_uuid(), 'p', n::text FROM generate_series(1, 20000) n"""
-        )
-        await connection.execute(
-            """INSERT INTO runs (id, principal, thread_id, agent, ready, created_at, timeout_seconds, background,
-                                 store, tool_items, request)
-               SELECT gen_random_uuid(), principal, id, 'a', true, now(), 1, true, true, 'hidden', '{}' FROM threads"""
-        )
-        cursor = await connection.execute(
-            """EXPLAIN (COSTS off) SELECT id FROM runs WHERE queue = 'default' AND status = 'queued' AND ready
-               ORDER BY queue, priority, turn, created_at LIMIT 50 FOR NO KEY UPDATE SKIP LOCKED"""
-        )
-        plan = "\n".join(row[0] for row in await cursor.fetchall())
-
-    assert "runs_claim" in plan
-    assert "Sort" not in plan and "Seq Scan" not in plan
 
 
 @pytest.mark.parametrize(
