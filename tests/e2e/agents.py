@@ -23,6 +23,13 @@ async def count(request: Request, context: Context):
         yield f"{number} "
 
 
+async def words(_request: Request, context: Context):
+    """A short answer that says which attempt it is."""
+    for number in range(14):
+        await asyncio.sleep(PACE_SECONDS)
+        yield f"{context.attempt}:{number} "
+
+
 async def where(_request: Request, _context: Context):
     yield os.environ["OUTLAST_SCHEMA"]
 

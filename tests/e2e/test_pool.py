@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 
 from outlast.shared.connections import Database
 from tests.support.log import check_log, stored_lines
-from tests.support.processes import Part, Parts, free_port, parts
+from tests.support.processes import Part, Parts, agent_processes, alive, descendants, free_port, parent_of, parts
 from tests.support.waiting import until_sync
 
 
@@ -70,26 +70,6 @@ def pool(database_url: str, redis_url: str, tmp_path: Path) -> Generator[Pool]:
         made = Pool(started, database_url)
         yield made
         made.client.close()
-
-
-def alive(pid: int) -> bool:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return _stat(pid)[0] != "Z"
-    return False
-
-
-def parent_of(pid: int) -> int:
-    return int(_stat(pid)[1])
-
-
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def descendants(pid: int) -> list[int]:
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-    return [found for child in children for found in (child, *descendants(child))]
 
 
 @contextmanager
@@ -175,7 +155,7 @@ def test_a_killed_fork_server_is_replaced_with_its_children(pool: Pool) -> None:
     worker = pool.started.worker()
     run = pool.submit("count", "100")
     pool.wait_said(run)
-    [server] = {parent_of(pid) for pid in descendants(worker.process.pid)} - {worker.process.pid}
+    [server] = {parent_of(pid) for pid in agent_processes(worker.process.pid)}
 
     os.kill(server, signal.SIGKILL)
 
