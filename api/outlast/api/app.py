@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from outlast.shared.connections import Database, fixed
 from outlast.shared.doorbell import Doorbell
@@ -17,6 +17,8 @@ from outlast.shared.store import schema
 from outlast.shared.sweep import Sweep
 
 from . import errors
+from .authentication import identify
+from .keyring import Keyring
 from .request_ids import RequestIds
 from .routes import health, models, responses
 from .schemas import CreateResponse
@@ -38,8 +40,12 @@ def create_app(settings: Settings) -> FastAPI:
             await database.run(schema.check, patience_seconds=30)
             doorbell.start()
             try:
-                async with Tail(database, settings).running() as tail, _running(Sweep(database, settings, doorbell)):
-                    app.state.services = Services(settings, database, tail, doorbell)
+                async with (
+                    Tail(database, settings).running() as tail,
+                    Keyring(database).running() as keyring,
+                    _running(Sweep(database, settings, doorbell)),
+                ):
+                    app.state.services = Services(settings, database, tail, doorbell, keyring)
                     yield
             finally:
                 doorbell.stop()
@@ -47,13 +53,14 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Outlast", version=version("outlast"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
     )
+    with_key = [Depends(identify)]  # for every route of these, whether or not it asks who is calling
     for prefix in ("", "/v1"):
-        app.include_router(responses.router, prefix=prefix, include_in_schema=prefix == "/v1")
-        app.include_router(models.router, prefix=prefix, include_in_schema=prefix == "/v1")
+        for module in (responses, models):
+            app.include_router(module.router, prefix=prefix, include_in_schema=prefix == "/v1", dependencies=with_key)
     app.include_router(health.router)
     app.add_middleware(RequestIds)
     errors.install(app)
-    _describe(app)
+    _describe(app, with_keys=settings.auth == "api_keys")
     return app
 
 
@@ -67,8 +74,8 @@ async def _running(sweep: Sweep) -> AsyncGenerator[None]:
         await asyncio.wait({sweeping})
 
 
-def _describe(app: FastAPI) -> None:
-    """Put the body that the routes read by themselves into the API's document."""
+def _describe(app: FastAPI, *, with_keys: bool) -> None:
+    """Put what the routes read by themselves into the API's document: the request's body and the key."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -77,6 +84,9 @@ def _describe(app: FastAPI) -> None:
         body = CreateResponse.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(body.pop("$defs", {}))
         schemas["CreateResponse"] = body
+        if with_keys:
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"key": []}]  # routes without a key say so
         return document
 
     app.openapi = openapi

@@ -21,6 +21,8 @@ log = structlog.get_logger()
 _FAMILIES: dict[type[errors.OutlastError], tuple[int, str]] = {
     errors.Invalid: (400, "invalid_request_error"),
     errors.AlreadyFinished: (400, "invalid_request_error"),
+    errors.Unauthenticated: (401, "invalid_request_error"),
+    errors.NotAllowed: (403, "invalid_request_error"),
     errors.NotFound: (404, "invalid_request_error"),
     errors.Unavailable: (503, "server_error"),
     errors.SchemaMismatch: (503, "server_error"),
@@ -60,6 +62,8 @@ def answer(error: errors.OutlastError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, TooLarge):
         status = 413
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
     if status == 503:
         log.warning("request.unavailable", error=error.message, cause=repr(type(error.__cause__)))
         headers["retry-after"] = "1"

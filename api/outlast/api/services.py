@@ -11,6 +11,7 @@ from outlast.shared.connections import Database
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
 
+from .keyring import Keyring
 from .tail import Tail
 
 
@@ -20,16 +21,11 @@ class Services:
     database: Database
     tail: Tail
     doorbell: Doorbell
+    keyring: Keyring
 
 
 def services(request: Request) -> Services:
     return request.app.state.services
 
 
-def principal(_request: Request) -> str:
-    """Who is calling. Without authentication everybody is the same principal."""
-    return "anonymous"
-
-
 Replica = Annotated[Services, Depends(services)]
-Caller = Annotated[str, Depends(principal)]

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from outlast.api.authentication import Caller
 from outlast.api.cancellation import cancel
 from outlast.api.errors import Json, TooLarge
 from outlast.api.schemas import parse
-from outlast.api.services import Caller, Replica, Services
+from outlast.api.services import Replica, Services
 from outlast.api.sse import EventStream
 from outlast.api.submissions import submit
 from outlast.api.waiting import MAX_WAIT_SECONDS, FinishedResponse
@@ -41,18 +42,18 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 
 @router.post("/responses", openapi_extra=_BODY, responses=_STREAM, summary="Run an agent")
 async def create(request: Request, services: Replica, caller: Caller) -> Response:
-    return await _create(request, services, caller, databricks=False)
+    return await _create(request, services, caller.principal, databricks=False)
 
 
 @router.post("/invocations", openapi_extra=_BODY, responses=_STREAM, summary="Run an agent (Databricks' name)")
 async def invoke(request: Request, services: Replica, caller: Caller) -> Response:
-    return await _create(request, services, caller, databricks=True)
+    return await _create(request, services, caller.principal, databricks=True)
 
 
-async def _create(request: Request, services: Services, caller: str, *, databricks: bool) -> Response:
+async def _create(request: Request, services: Services, principal: str, *, databricks: bool) -> Response:
     body = await _read_json(request, services.settings.max_request_bytes)
     asked = parse(body)
-    run = await submit(services, body, asked, caller, datetime.now(UTC), databricks=databricks)
+    run = await submit(services, body, asked, principal, datetime.now(UTC), databricks=databricks)
     if asked.stream:
         return EventStream(services.tail, run)
     if asked.background:
@@ -71,7 +72,7 @@ async def retrieve(
     ids: Annotated[bool, Query(description="Number the frames, for a browser's EventSource.")] = False,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Wait so many seconds for the end.")] = 0,
 ) -> Response:
-    run = await _find(services, id, caller)
+    run = await _find(services, id, caller.principal)
     if stream:
         return _stream(request, services, run, -1 if starting_after is None else starting_after, ids)
     if starting_after:
@@ -86,14 +87,14 @@ async def retrieve(
 
 @router.post("/responses/{id}/cancel", summary="Cancel a response")
 async def cancel_response(id: str, services: Replica, caller: Caller) -> Response:
-    run = await cancel(services, await _find(services, id, caller))
+    run = await cancel(services, await _find(services, id, caller.principal))
     return Json(run.response or response_object(run))
 
 
 @router.delete("/responses/{id}", summary="Delete a response and its events")
 async def delete(id: str, services: Replica, caller: Caller) -> Response:
-    run = await _find(services, id, caller)
-    await services.database.run(lambda c: runs.delete(c, run.run_id, caller))
+    run = await _find(services, id, caller.principal)
+    await services.database.run(lambda c: runs.delete(c, run.run_id, run.principal))
     return Json({"id": response_id(run.run_id), "object": "response", "deleted": True})
 
 
@@ -111,9 +112,9 @@ def _matches(if_none_match: str, tag: str) -> bool:
     return tag in given or "*" in given
 
 
-async def _find(services: Services, id: str, caller: str) -> Run:
+async def _find(services: Services, id: str, principal: str) -> Run:
     run_id = parse_response_id(id)
-    run = await services.database.run(lambda c: runs.read(c, run_id, caller)) if run_id else None
+    run = await services.database.run(lambda c: runs.read(c, run_id, principal)) if run_id else None
     if run is None:
         raise RunNotFound(f"Response with id '{id[:100]}' not found.", param="id")
     return run

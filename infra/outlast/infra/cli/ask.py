@@ -13,7 +13,7 @@ from outlast.shared import settings
 
 from .client import Client, Reconnected
 from .narration import Narrator
-from .supervised import running_dev
+from .supervised import API_KEY, running_dev
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -21,7 +21,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 def client(url: str | None) -> Client:
     """A client of this API, or of the running `outlast dev`, or of the usual address."""
     running = None if url else running_dev(settings.load())
-    return Client(url or (running.url if running else DEFAULT_URL), os.environ.get("OUTLAST_API_KEY"))
+    return Client(url or (running.url if running else DEFAULT_URL), os.environ.get(API_KEY))
 
 
 def ask(question: str, *, model: str | None, conversation: str | None, url: str | None) -> int:

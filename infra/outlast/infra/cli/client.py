@@ -104,6 +104,8 @@ def _check(answer: httpx.Response) -> None:
             message = answer.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = f"HTTP {answer.status_code}"
+        if answer.status_code == 401:
+            message += " OUTLAST_API_KEY is what this command sends."
         raise ClientError(message)
 
 

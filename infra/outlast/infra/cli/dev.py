@@ -22,7 +22,7 @@ from outlast.shared.settings import SettingsError
 
 from .parts import prepare_checkpoints
 from .process import Process
-from .supervised import RunningDev, forget_running, note_running
+from .supervised import API_KEY, RunningDev, forget_running, note_running
 
 _HOST = "127.0.0.1"
 _EXAMPLE = "examples.assistant"
@@ -89,8 +89,7 @@ class Dev:
             await asyncio.wait_for(self._ready(api, worker), _READY_SECONDS)
             await prepare_checkpoints(database)
             self._note()
-            if self._hello:
-                await asyncio.to_thread(_say_hello, self.url)
+            await self._greet()
             self._tell_what_next(worker)
             await asyncio.gather(*watching)
         finally:
@@ -154,6 +153,15 @@ class Dev:
         await worker_ready
         _say(f"    worker ready ({self._elapsed():.1f} s)")
 
+    async def _greet(self) -> None:
+        """Ask one question. Not with a key made for it: each start would leave one, and a run that nobody may read."""
+        if not self._hello:
+            return
+        if self._settings.auth == "api_keys" and API_KEY not in os.environ:
+            _say(f"hello     skipped, OUTLAST_AUTH=api_keys: export {API_KEY}=$({_command()} keys create me)")
+        else:
+            await asyncio.to_thread(_say_hello, self.url)
+
     # -- while it runs -------------------------------------------------------------------------------------------------
 
     async def _watch_servers(self) -> None:
@@ -188,9 +196,13 @@ class Dev:
             _say("model     offline lookup, no language model (it reads the docs here, or ASSISTANT_FOLDER)")
 
     def _tell_what_next(self, worker: Process) -> None:
-        ask = Path(sys.argv[0]) if Path(sys.argv[0]).name == "outlast" else Path("outlast")
-        _say(f'  ask       {_relative(ask)} ask "…"        break it  kill -9 {worker.pid} (worker) while it answers')
+        _say(f'  ask       {_command()} ask "…"        break it  kill -9 {worker.pid} (worker) while it answers')
         _say(f"  docs      {self.url}/docs              stop      Ctrl-C (data stays)")
+
+
+def _command() -> str:
+    """This command as a person would call it again."""
+    return _relative(Path(sys.argv[0])) if Path(sys.argv[0]).name == "outlast" else "outlast"
 
 
 def _refuse_taken(port: int) -> None:

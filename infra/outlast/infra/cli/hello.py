@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from outlast.shared.domain.errors import OutlastError
 
 from .client import Client, Reconnected
 from .narration import call, result_of
+from .supervised import API_KEY
 
 QUESTION = "What happens to a run when its worker is killed?"
 
@@ -18,11 +20,12 @@ QUESTION = "What happens to a run when its worker is killed?"
 def say_hello(url: str) -> None:
     """Ask, and print the answer with the numbers of its events. A failure is told, not raised."""
     print(f'\n  hello   "{QUESTION}"', flush=True)
+    key = os.environ.get(API_KEY)
     began = time.monotonic()
     first, number = 0, -1
     response: dict[str, Any] = {}
     try:
-        for event in Client(url).create({"input": QUESTION}):
+        for event in Client(url, key).create({"input": QUESTION}):
             if isinstance(event, Reconnected):
                 continue
             number = event["sequence_number"]
@@ -34,10 +37,11 @@ def say_hello(url: str) -> None:
         print(f"   failed  {error.message}", flush=True)
         return
     seconds = time.monotonic() - began
+    with_key = f'-H "authorization: Bearer ${API_KEY}" ' if key else ""
     print(
         f"   {response['status']:<9} {response['id']}, attempt {response['attempt_number']}, "
         f"{number + 1} events, {seconds:.1f} s\n"
-        f'   replay it: curl -N "{url}/v1/responses/{response["id"]}?stream=true"\n',
+        f'   replay it: curl -N {with_key}"{url}/v1/responses/{response["id"]}?stream=true"\n',
         flush=True,
     )
 

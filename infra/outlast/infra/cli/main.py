@@ -12,7 +12,7 @@ import typer
 
 from outlast.shared.domain.errors import OutlastError
 
-from . import parts, runs
+from . import keys, parts, runs
 
 app = typer.Typer(
     name="outlast",
@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
+app.add_typer(keys.app, name="keys", help="API keys: create, list, revoke.")
 app.add_typer(runs.app, name="runs", help="Look at runs: list, show, follow, cancel.")
 
 Port = Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Where to listen.")]

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-from outlast.shared.connections import Connection, Database, fixed
 from outlast.shared.domain.errors import OutlastError, RunNotFound
 from outlast.shared.domain.ids import parse_response_id, response_id
 from outlast.shared.domain.runs import RunStatus, RunSummary
 from outlast.shared.store import events, runs as store
 from outlast.shared.wire import event_from
 
-from .parts import settings_for_operators
-
-T = TypeVar("T")
+from .operators import fail, with_database
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 Id = Annotated[str, typer.Argument(help="resp_…")]
@@ -33,7 +28,7 @@ def list_runs(
     status: Annotated[RunStatus | None, typer.Option(help="Only runs in this status.")] = None,
 ) -> None:
     """The newest runs."""
-    found = _read(lambda c: store.recent(c, limit=limit, status=status))
+    found = with_database(lambda c: store.recent(c, limit=limit, status=status))
     for run in found:
         typer.echo(_line(run))
     if not found:
@@ -44,12 +39,12 @@ def list_runs(
 def show(id: Id) -> None:
     """One run: its times, attempts and events."""
     run_id = _parse(id)
-    summary = _read(lambda c: store.summary(c, run_id))
+    summary = with_database(lambda c: store.summary(c, run_id))
     if summary is None:
-        _fail(RunNotFound(f"There is no run {id}."))
+        fail(RunNotFound(f"There is no run {id}."))
     typer.echo(_line(summary))
     typer.echo(f"thread     {summary.thread}")
-    for number, line in enumerate(_read(lambda c: events.read_all(c, run_id))):
+    for number, line in enumerate(with_database(lambda c: events.read_all(c, run_id))):
         event = event_from(line)
         delta = event.fields.get("delta")
         typer.echo(f"{number:>6}  {event.type}" + (f"  {delta!r}"[:80] if delta else ""))
@@ -65,7 +60,7 @@ def follow(
     try:
         raise typer.Exit(_ask().follow(id, starting_after=starting_after, url=url))
     except OutlastError as error:
-        _fail(error)
+        fail(error)
 
 
 @app.command()
@@ -74,36 +69,18 @@ def cancel(id: Id, url: Url = None) -> None:
     try:
         typer.echo(f"{id} is {_ask().client(url).cancel(id)['status']}")
     except OutlastError as error:
-        _fail(error)
+        fail(error)
 
 
 def _ask() -> Any:
     return importlib.import_module("outlast.infra.cli.ask")  # with an HTTP client, which reading does not need
 
 
-def _read(work: Callable[[Connection], Awaitable[T]]) -> T:
-    async def read() -> T:
-        config = settings_for_operators()
-        database = Database(fixed(config.required_database_url()), schema=config.db_schema, application="outlast runs")
-        async with database.pooled(max_connections=1):
-            return await database.run(work)
-
-    try:
-        return asyncio.run(read())
-    except OutlastError as error:
-        _fail(error)
-
-
 def _parse(id: str) -> UUID:
     run_id = parse_response_id(id)
     if run_id is None:
-        _fail(RunNotFound(f"{id} is not the id of a run: resp_ and 32 hexadecimal digits."))
+        fail(RunNotFound(f"{id} is not the id of a run: resp_ and 32 hexadecimal digits."))
     return run_id
-
-
-def _fail(error: OutlastError) -> NoReturn:
-    typer.echo(f"outlast: {error.message}", err=True)
-    raise typer.Exit(1)
 
 
 def _line(run: RunSummary) -> str:

@@ -13,6 +13,8 @@ from outlast.shared.settings import Settings
 
 PARENT_FD = "OUTLAST_DEV_PARENT_FD"
 READY_FD = "OUTLAST_DEV_READY_FD"
+API_KEY = "OUTLAST_API_KEY"
+"""The variable with the key that commands send to the API."""
 _EXIT_AFTER_SECONDS = 5.0
 
 

@@ -33,6 +33,18 @@ class RunNotFound(NotFound):
     default_code = "response_not_found"
 
 
+class Unauthenticated(OutlastError):
+    """The API key is missing or not valid."""
+
+    default_code = "invalid_api_key"
+
+
+class NotAllowed(OutlastError):
+    """The API key does not open this."""
+
+    default_code = "insufficient_scope"
+
+
 class AlreadyFinished(OutlastError):
     """The run has finished already."""
 
