@@ -15,6 +15,7 @@ from outlast.shared.settings import Settings, SettingsError
 from outlast.shared.store import schema
 
 from . import errors
+from .group_commit import GroupCommit
 from .request_ids import RequestIds
 from .routes import health, models, responses
 from .schemas import CreateResponse
@@ -36,8 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
             await database.run(schema.check, patience_seconds=30)
             doorbell.start()
             try:
-                async with Tail(database, settings).running() as tail:
-                    app.state.services = Services(settings, database, tail, doorbell)
+                async with GroupCommit(database).running() as commit, Tail(database, settings).running() as tail:
+                    app.state.services = Services(settings, database, tail, commit, doorbell)
                     yield
             finally:
                 doorbell.stop()

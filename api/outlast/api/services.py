@@ -11,6 +11,7 @@ from outlast.shared.connections import Database
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
 
+from .group_commit import GroupCommit
 from .tail import Tail
 
 
@@ -19,6 +20,7 @@ class Services:
     settings: Settings
     database: Database
     tail: Tail
+    group_commit: GroupCommit
     doorbell: Doorbell
 
 

@@ -7,13 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from outlast.shared.domain.errors import Invalid, NotFound
-from outlast.shared.domain.events import CREATED, QUEUED, Chunk, Event
+from outlast.shared.domain.events import CREATED, QUEUED, Chunk
 from outlast.shared.domain.ids import new_uuid, parse_response_id
 from outlast.shared.domain.responses import queued_response
 from outlast.shared.domain.runs import Run, RunStatus, Submission, ToolItems
 from outlast.shared.settings import Settings
 from outlast.shared.store import runs, submissions
-from outlast.shared.wire import event_line, to_json
+from outlast.shared.wire import response_line, to_json
 
 from .schemas import CreateResponse
 from .services import Services
@@ -44,8 +44,8 @@ async def submit(
     now: datetime,
     *,
     databricks: bool,
-) -> Run:
-    """Commit a run, ring a worker and return the run as it is now: queued."""
+) -> tuple[Run, str]:
+    """Commit a run and ring a worker. Returns the run as it is now, queued, and its response object as JSON."""
     previous = _previous(request)
     thread = request.thread
     if previous is not None:
@@ -68,21 +68,33 @@ async def submit(
         previous_run_id=previous,
         request=body,
     )
-    log = first_events(submission)
-    await services.database.run(lambda c: submissions.submit(c, submission, log))
-    services.doorbell.ring(submission)
-    return _queued(submission, log)
+    response = _response(submission)
+    entry = submissions.Entry(submission, _encoded(body), _first_events(response))
+    await services.group_commit.store(entry)
+    services.doorbell.ring(submission.queue, submission.run_id)
+    return _queued(submission, entry.log), response
 
 
 def first_events(submission: Submission) -> Chunk:
     """The log begins with the run: a client that streams has its id before any worker has seen it."""
-    response = queued_response(submission)
+    return _first_events(_response(submission))
+
+
+def _first_events(response: str) -> Chunk:
+    lines = [response_line(kind, n, response) for n, kind in enumerate((CREATED, QUEUED))]
+    return Chunk(0, len(lines) - 1, "\n".join(lines))
+
+
+def _response(submission: Submission) -> str:
+    """The response object, as deep as it is within an event: what could not be one later is refused now."""
+    return _encoded({"response": queued_response(submission)})[len('{"response":') : -1]
+
+
+def _encoded(value: dict[str, Any]) -> str:
     try:
-        to_json(submission.request)  # as it will be stored: what can be read may be too deep to be written
-        lines = [event_line(Event(kind, n, {"response": response})) for n, kind in enumerate((CREATED, QUEUED))]
+        return to_json(value)  # what can be read may be too deep to be written
     except TypeError as error:
         raise Invalid(f"The request cannot be kept as JSON: {error}.") from None
-    return Chunk(0, len(lines) - 1, "\n".join(lines))
 
 
 def _previous(request: CreateResponse) -> UUID | None:

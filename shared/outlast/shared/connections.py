@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -133,8 +133,9 @@ class Database:
             raise Unavailable(_why_not_connected(error)) from error
         return connection
 
-    def dedicated(self) -> Dedicated:
-        return Dedicated(self)
+    def dedicated(self, **session: str) -> Dedicated:
+        """A connection for one task. ``session`` overrides settings of it."""
+        return Dedicated(self, session)
 
     async def _configure(self, connection: Connection, **session: str) -> None:
         values = {**self._session, **session}
@@ -148,14 +149,15 @@ class Database:
 class Dedicated:
     """One connection kept for one task, made again after it broke. Not for two tasks at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, session: Mapping[str, str]) -> None:
         self._database = database
+        self._session = session
         self._connection: Connection | None = None
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do the work once. Raises Unavailable when the connection fails: whether it was done is then unknown."""
         if self._connection is None or self._connection.closed:
-            self._connection = await self._database.connect()
+            self._connection = await self._database.connect(**self._session)
         try:
             return await work(self._connection)
         except TRANSIENT as error:

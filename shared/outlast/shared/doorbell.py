@@ -7,20 +7,22 @@ publishing blocks, and a broker that is down must cost a request nothing.
 from __future__ import annotations
 
 import threading
+import time
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import structlog
 from celery import Celery
 from kombu import Connection as BrokerConnection, Producer
 
 from .domain.ids import response_id
-from .domain.runs import Submission
 
 log = structlog.get_logger()
 
 TASK = "outlast.doorbell"
 _BELLS_A_ROUND = 4  # of one queue: enough to wake several workers
 _ROUND_SECONDS = 0.01
+_SHARE = 0.05  # of the interpreter's time: 0.5 ms a bell
 _RETRY_SECONDS = 1.0
 _STOP_SECONDS = 1.5
 
@@ -73,9 +75,10 @@ class Doorbell:
     def __init__(self, redis_url: str, schema: str) -> None:
         self._app = celery_app(redis_url, schema)
         self._schema = schema
-        self._waiting: dict[str, list[Submission]] = {}
-        self._changed = threading.Condition()
-        self._stopping = False
+        self._waiting: dict[str, list[UUID | None]] = {}
+        self._guard = threading.Lock()
+        self._rung = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._publish, name="doorbell", daemon=True)
         self.lost = 0
 
@@ -84,51 +87,53 @@ class Doorbell:
 
     def stop(self) -> None:
         """Ring what is waiting, within a second or so, and end."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        self._stopping.set()
+        self._rung.set()
         self._thread.join(timeout=_STOP_SECONDS)
 
-    def ring(self, submission: Submission) -> None:
-        """Never blocks and never fails: a bell that cannot be rung is one that workers will not need for long."""
-        with self._changed:
-            bells = self._waiting.setdefault(submission.queue, [])
+    def ring(self, queue: str, run_id: UUID | None = None) -> None:
+        """Say that there is work in a queue; the run is named for tracing only.
+
+        Never blocks and never fails: a bell that cannot be rung is one that workers will not need for long.
+        """
+        with self._guard:
+            bells = self._waiting.setdefault(queue, [])
             if len(bells) < _BELLS_A_ROUND:
-                bells.append(submission)
-            self._changed.notify()
+                bells.append(run_id)
+                self._rung.set()
 
     def _publish(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 with self._app.connection_for_write() as connection:
                     self._publish_over(connection)
             except Exception as error:  # noqa: BLE001 — whatever it raises, the next try is soon
                 self.lost += 1
                 log.warning("doorbell.lost", error=type(error).__name__, lost=self.lost)
-                self._pause(_RETRY_SECONDS)
+                self._stopping.wait(_RETRY_SECONDS)
 
     def _publish_over(self, connection: BrokerConnection) -> None:
         producer = Producer(connection, auto_declare=False)
         while bells := self._next_round():
-            for submission in bells:
+            began = time.thread_time()
+            for queue, run_id in bells:
                 self._app.send_task(
                     TASK,
-                    args=[submission.queue],
-                    kwargs={"run": response_id(submission.run_id)},  # for tracing only: a bell names a queue
-                    queue=broker_queue(self._schema, submission.queue),
+                    args=[queue],
+                    kwargs={"run": response_id(run_id)} if run_id else {},
+                    queue=broker_queue(self._schema, queue),
                     producer=producer,
                     ignore_result=True,
                     retry=False,
                 )
-            self._pause(_ROUND_SECONDS)
+            # What it takes from the requests is bounded, however many come.
+            self._stopping.wait(max(_ROUND_SECONDS, (time.thread_time() - began) / _SHARE))
 
-    def _next_round(self) -> list[Submission]:
+    def _next_round(self) -> list[tuple[str, UUID | None]]:
         """The bells that wait; waits for some. Empty when it is time to stop."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._stopping)
+        self._rung.wait()
+        with self._guard:
             waiting, self._waiting = self._waiting, {}
-        return [submission for bells in waiting.values() for submission in bells]
-
-    def _pause(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping, seconds)
+            if not self._stopping.is_set():
+                self._rung.clear()
+        return [(queue, run_id) for queue, bells in waiting.items() for run_id in bells]

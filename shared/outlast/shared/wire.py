@@ -25,7 +25,15 @@ def from_json(text: str | bytes) -> Any:
 
 
 def event_line(event: Event) -> str:
-    line = to_json({"type": event.type, "sequence_number": event.sequence_number, **event.fields})
+    return _one_line(to_json({"type": event.type, "sequence_number": event.sequence_number, **event.fields}))
+
+
+def response_line(type: str, sequence_number: int, response: str) -> str:
+    """The line of an event that holds nothing but a response object, which is JSON already."""
+    return _one_line(f'{{"type":"{type}","sequence_number":{sequence_number},"response":{response}}}')
+
+
+def _one_line(line: str) -> str:
     return line if line.isascii() else _LINE_ENDS.sub(_escaped, line)
 
 

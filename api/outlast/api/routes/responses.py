@@ -52,11 +52,11 @@ async def invoke(request: Request, services: Replica, caller: Caller) -> Respons
 async def _create(request: Request, services: Services, caller: str, *, databricks: bool) -> Response:
     body = await _read_json(request, services.settings.max_request_bytes)
     asked = parse(body)
-    run = await submit(services, body, asked, caller, datetime.now(UTC), databricks=databricks)
+    run, response = await submit(services, body, asked, caller, datetime.now(UTC), databricks=databricks)
     if asked.stream:
         return EventStream(services.tail, run)
     if asked.background:
-        return Json(response_object(run))
+        return Json(response)
     return FinishedResponse(services, run)
 
 
