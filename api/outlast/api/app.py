@@ -15,6 +15,7 @@ from outlast.shared.settings import Settings, SettingsError
 from outlast.shared.store import schema
 
 from . import errors
+from .admission import Admission
 from .group_commit import GroupCommit
 from .request_ids import RequestIds
 from .routes import health, models, responses
@@ -38,7 +39,8 @@ def create_app(settings: Settings) -> FastAPI:
             doorbell.start()
             try:
                 async with GroupCommit(database).running() as commit, Tail(database, settings).running() as tail:
-                    app.state.services = Services(settings, database, tail, commit, doorbell)
+                    admission = Admission(database, settings)
+                    app.state.services = Services(settings, database, tail, admission, commit, doorbell)
                     yield
             finally:
                 doorbell.stop()

@@ -52,6 +52,11 @@ class GroupCommit:
         self._may_go_alone = asyncio.Semaphore(_ALONE_AT_ONCE)
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last batch did not reach the database."""
+        return self._failures > 0
+
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[GroupCommit]:
         task = asyncio.create_task(self._commit_forever())

@@ -11,6 +11,7 @@ from outlast.shared.connections import Database
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
 
+from .admission import Admission
 from .group_commit import GroupCommit
 from .tail import Tail
 
@@ -20,6 +21,7 @@ class Services:
     settings: Settings
     database: Database
     tail: Tail
+    admission: Admission
     group_commit: GroupCommit
     doorbell: Doorbell
 

@@ -14,9 +14,12 @@ _LINE_ENDS = re.compile("[\u0085\u2028\u2029]")
 _TYPE_STARTS = len('{"type":"')
 
 
-def to_json(value: Any) -> str:
-    """Compact JSON. Raises TypeError for what JSON or its encoder cannot hold (255 levels deep, lone surrogates)."""
-    return orjson.dumps(value).decode()
+def to_json(value: Any, *, in_order: bool = False) -> str:
+    """Compact JSON, the keys ``in_order`` of their names if asked.
+
+    Raises TypeError for what JSON or its encoder cannot hold (255 levels deep, lone surrogates).
+    """
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if in_order else None).decode()
 
 
 def from_json(text: str | bytes) -> Any:

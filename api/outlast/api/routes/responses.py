@@ -14,7 +14,7 @@ from outlast.api.errors import Json, TooLarge
 from outlast.api.schemas import parse
 from outlast.api.services import Caller, Replica, Services
 from outlast.api.sse import EventStream
-from outlast.api.submissions import submit
+from outlast.api.submissions import IDEMPOTENCY_KEY, checked_key, submit
 from outlast.api.waiting import MAX_WAIT_SECONDS, FinishedResponse
 from outlast.shared.domain.errors import Invalid, RunNotFound
 from outlast.shared.domain.ids import parse_response_id, response_id
@@ -52,12 +52,16 @@ async def invoke(request: Request, services: Replica, caller: Caller) -> Respons
 async def _create(request: Request, services: Services, caller: str, *, databricks: bool) -> Response:
     body = await _read_json(request, services.settings.max_request_bytes)
     asked = parse(body)
-    run, response = await submit(services, body, asked, caller, datetime.now(UTC), databricks=databricks)
+    key = checked_key(request.headers.get(IDEMPOTENCY_KEY))
+    submitted = await submit(
+        services, body, asked, caller, datetime.now(UTC), databricks=databricks, idempotency_key=key
+    )
+    headers = {"idempotent-replayed": "true"} if submitted.replayed else {}
     if asked.stream:
-        return EventStream(services.tail, run)
-    if asked.background:
-        return Json(response)
-    return FinishedResponse(services, run)
+        return EventStream(services.tail, submitted.run, headers=headers)
+    if asked.background or submitted.run.status.terminal:
+        return Json(submitted.response, headers=headers)
+    return FinishedResponse(services, submitted.run, headers=headers)
 
 
 @router.get("/responses/{id}", responses=_STREAM, summary="Read a response, or stream its events")

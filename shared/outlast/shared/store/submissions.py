@@ -147,6 +147,39 @@ async def submit(connection: Connection, entry: Entry) -> UUID:
         # The run whose key kept this one out has been deleted meanwhile: its key is free.
 
 
+async def known(connection: Connection, principal: str, idempotency_key: str) -> tuple[UUID, bytes] | None:
+    """The run that was submitted with this key, and the digest of its request."""
+    cursor = await connection.execute(
+        "SELECT id, request_digest FROM runs WHERE principal = %s AND idempotency_key = %s",
+        (principal, idempotency_key),
+        prepare=True,
+    )
+    row = await cursor.fetchone()
+    return (row[0], row[1]) if row else None
+
+
+async def count_queued(
+    connection: Connection, limit: int, queue: str | None = None, principal: str | None = None
+) -> int:
+    """How many runs wait, of everybody or of one principal in one queue; at most ``limit`` are counted.
+
+    Reads one index in its order. Not prepared: planned when the tables were small, it would scan them for ever.
+    """
+    whose, order = (
+        ("", "queue, principal, turn")
+        if principal is None
+        else ("AND queue = %(queue)s AND principal = %(principal)s", "turn")
+    )
+    cursor = await connection.execute(
+        f"""SELECT count(*) FROM (
+            SELECT FROM runs WHERE status = 'queued' {whose} ORDER BY {order} LIMIT %(limit)s) q""",
+        {"queue": queue, "principal": principal, "limit": limit},
+        prepare=False,
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else 0
+
+
 _REFUSALS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _DELAYS = (
     psycopg.errors.QueryCanceled,
