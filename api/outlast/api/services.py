@@ -26,11 +26,12 @@ class Services:
     doorbell: Doorbell
 
 
-def services(request: Request) -> Services:
+# Both are coroutines: FastAPI would call a plain function in a thread.
+async def services(request: Request) -> Services:
     return request.app.state.services
 
 
-def principal(_request: Request) -> str:
+async def principal(_request: Request) -> str:
     """Who is calling. Without authentication everybody is the same principal."""
     return "anonymous"
 

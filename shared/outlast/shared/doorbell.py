@@ -103,6 +103,7 @@ class Doorbell:
                 self._rung.set()
 
     def _publish(self) -> None:
+        self._app.connection_for_write().transport  # noqa: B018 — Celery imports half of itself late: not at the first bell
         while not self._stopping.is_set():
             try:
                 with self._app.connection_for_write() as connection:

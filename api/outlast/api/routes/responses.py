@@ -12,7 +12,7 @@ from starlette.types import Message
 from outlast.api.cancellation import cancel
 from outlast.api.errors import Json, TooLarge
 from outlast.api.schemas import parse
-from outlast.api.services import Caller, Replica, Services
+from outlast.api.services import Caller, Replica, Services, principal
 from outlast.api.sse import EventStream
 from outlast.api.submissions import IDEMPOTENCY_KEY, checked_key, submit
 from outlast.api.waiting import MAX_WAIT_SECONDS, FinishedResponse
@@ -29,7 +29,16 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CreateResponse"}}},
-    }
+    },
+    "parameters": [
+        {
+            "name": IDEMPOTENCY_KEY,
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            "description": "Sent again with the same body it finds the same response; with another body it is refused.",
+        }
+    ],
 }
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -37,19 +46,26 @@ _STREAM: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {}, "text/event-stream": {}},
     }
 }
+_SUBMITTED: dict[int | str, dict[str, Any]] = {
+    **_STREAM,
+    422: {"description": "The Idempotency-Key came with another body before."},
+    429: {"description": "Too many runs are waiting: ask again after the seconds in Retry-After."},
+}
 
 
-@router.post("/responses", openapi_extra=_BODY, responses=_STREAM, summary="Run an agent")
-async def create(request: Request, services: Replica, caller: Caller) -> Response:
-    return await _create(request, services, caller, databricks=False)
+@router.post("/responses", openapi_extra=_BODY, responses=_SUBMITTED, summary="Run an agent")
+async def create(request: Request) -> Response:
+    return await _create(request, databricks=False)
 
 
-@router.post("/invocations", openapi_extra=_BODY, responses=_STREAM, summary="Run an agent (Databricks' name)")
-async def invoke(request: Request, services: Replica, caller: Caller) -> Response:
-    return await _create(request, services, caller, databricks=True)
+@router.post("/invocations", openapi_extra=_BODY, responses=_SUBMITTED, summary="Run an agent (Databricks' name)")
+async def invoke(request: Request) -> Response:
+    return await _create(request, databricks=True)
 
 
-async def _create(request: Request, services: Services, caller: str, *, databricks: bool) -> Response:
+async def _create(request: Request, *, databricks: bool) -> Response:
+    services: Services = request.app.state.services
+    caller = await principal(request)
     body = await _read_json(request, services.settings.max_request_bytes)
     asked = parse(body)
     key = checked_key(request.headers.get(IDEMPOTENCY_KEY))
