@@ -7,17 +7,16 @@ import asyncio
 import psycopg
 import pytest
 
-from outlast.api.submissions import first_events
 from outlast.shared.connections import Database
 from outlast.shared.domain.runs import Lease, RunStatus
 from outlast.shared.store import leases, runs, submissions
-from tests.support.runs import a_submission, an_ending, claimed, claimed_one, finish, submitted
+from tests.support.runs import an_ending, an_entry, claimed, claimed_one, finish, submitted
 
 
 async def test_submitting_twice_is_submitting_once(database: Database) -> None:
-    submission = a_submission()
+    entry = an_entry()
     for _ in range(3):
-        await database.run(lambda c: submissions.submit(c, submission, first_events(submission)))
+        assert await database.run(lambda c: submissions.submit(c, entry)) == entry.submission.run_id
 
     assert len(await claimed(database)) == 1
 

@@ -34,11 +34,15 @@ def a_submission(**changes: Any) -> Submission:
     return replace(plain, **changes)
 
 
+def an_entry(submission: Submission | None = None, **changes: Any) -> submissions.Entry:
+    submission = submission or a_submission(**changes)
+    return submissions.Entry(submission, to_json(submission.request), first_events(submission))
+
+
 async def submitted(database: Database, **changes: Any) -> Submission:
-    submission = a_submission(**changes)
-    log = first_events(submission)
-    await database.run(lambda c: submissions.submit(c, submission, log))
-    return submission
+    entry = an_entry(**changes)
+    await database.run(lambda c: submissions.submit(c, entry))
+    return entry.submission
 
 
 async def claimed(database: Database, *, limit: int = 10, owner: str = "test", lease_seconds: float = 60) -> list[Run]:

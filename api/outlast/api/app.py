@@ -17,7 +17,9 @@ from outlast.shared.store import schema
 from outlast.shared.sweep import Sweep
 
 from . import errors
+from .admission import Admission
 from .authentication import identify
+from .group_commit import GroupCommit
 from .keyring import Keyring
 from .request_ids import RequestIds
 from .routes import health, models, responses
@@ -41,11 +43,13 @@ def create_app(settings: Settings) -> FastAPI:
             doorbell.start()
             try:
                 async with (
+                    GroupCommit(database).running() as commit,
                     Tail(database, settings).running() as tail,
                     Keyring(database).running() as keyring,
                     _running(Sweep(database, settings, doorbell)),
                 ):
-                    app.state.services = Services(settings, database, tail, doorbell, keyring)
+                    admission = Admission(database, settings)
+                    app.state.services = Services(settings, database, tail, admission, commit, doorbell, keyring)
                     yield
             finally:
                 doorbell.stop()
@@ -53,6 +57,11 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Outlast", version=version("outlast"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
     )
+    # The routes that take most requests come first, and plain: what FastAPI does for others costs as much as the rest.
+    # They ask for the key themselves.
+    for path, endpoint in (("/responses", responses.create), ("/invocations", responses.invoke)):
+        app.add_route(path, endpoint, methods=["POST"], include_in_schema=False)
+        app.add_route(f"/v1{path}", endpoint, methods=["POST"], include_in_schema=False)
     with_key = [Depends(identify)]  # for every route of these, whether or not it asks who is calling
     for prefix in ("", "/v1"):
         for module in (responses, models):

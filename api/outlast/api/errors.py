@@ -23,6 +23,8 @@ _FAMILIES: dict[type[errors.OutlastError], tuple[int, str]] = {
     errors.AlreadyFinished: (400, "invalid_request_error"),
     errors.Unauthenticated: (401, "invalid_request_error"),
     errors.NotAllowed: (403, "invalid_request_error"),
+    errors.IdempotencyKeyReused: (422, "invalid_request_error"),
+    errors.QueueFull: (429, "rate_limit_error"),
     errors.NotFound: (404, "invalid_request_error"),
     errors.Unavailable: (503, "server_error"),
     errors.SchemaMismatch: (503, "server_error"),
@@ -67,7 +69,9 @@ def answer(error: errors.OutlastError) -> Response:
     if status == 503:
         log.warning("request.unavailable", error=error.message, cause=repr(type(error.__cause__)))
         headers["retry-after"] = "1"
-    if isinstance(error, errors.AlreadyFinished):
+    if isinstance(error, errors.QueueFull):
+        headers["retry-after"] = str(error.retry_after_seconds)
+    if isinstance(error, (errors.AlreadyFinished, errors.IdempotencyKeyReused)):
         headers["x-should-retry"] = "false"
     return Json(error_body(error.message, type=kind, param=error.param, code=error.code), status, headers)
 

@@ -11,6 +11,8 @@ from outlast.shared.connections import Database
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
 
+from .admission import Admission
+from .group_commit import GroupCommit
 from .keyring import Keyring
 from .tail import Tail
 
@@ -20,11 +22,14 @@ class Services:
     settings: Settings
     database: Database
     tail: Tail
+    admission: Admission
+    group_commit: GroupCommit
     doorbell: Doorbell
     keyring: Keyring
 
 
-def services(request: Request) -> Services:
+# Both are coroutines: FastAPI would call a plain function in a thread.
+async def services(request: Request) -> Services:
     return request.app.state.services
 
 

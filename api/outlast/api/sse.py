@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 
 import structlog
 from starlette.responses import Response
@@ -31,8 +32,16 @@ class EventStream(Response):
     like success. The client asks again with its cursor, here or at another replica.
     """
 
-    def __init__(self, tail: Tail, run: Run, *, starting_after: int = -1, ids: bool = False) -> None:
-        super().__init__(headers=HEADERS)
+    def __init__(
+        self,
+        tail: Tail,
+        run: Run,
+        *,
+        starting_after: int = -1,
+        ids: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(headers={**HEADERS, **(headers or {})})
         self._tail = tail
         self._run = run
         self._starting_after = starting_after

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from outlast.shared.domain.errors import Invalid, NotFound
-from outlast.shared.domain.events import CREATED, QUEUED, Chunk, Event
+from outlast.shared.domain.errors import IdempotencyKeyReused, Invalid, NotFound, OutlastError
+from outlast.shared.domain.events import CREATED, QUEUED, Chunk
 from outlast.shared.domain.ids import new_uuid, parse_response_id
-from outlast.shared.domain.responses import queued_response
+from outlast.shared.domain.responses import queued_response, response_object
 from outlast.shared.domain.runs import Run, RunStatus, Submission, ToolItems
 from outlast.shared.settings import Settings
 from outlast.shared.store import runs, submissions
-from outlast.shared.wire import event_line, to_json
+from outlast.shared.wire import response_line, to_json
 
+from .admission import through
 from .schemas import CreateResponse
 from .services import Services
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+_MAX_KEY_CHARACTERS = 255
 
 
 class ModelNotFound(NotFound):
     """The model names no agent."""
 
     default_code = "model_not_found"
+
+
+class _KeyTaken(OutlastError):
+    """A request at the same time has stored a run with this idempotency key."""
 
 
 class PreviousNotFound(Invalid):
@@ -36,6 +47,26 @@ class PreviousNotFound(Invalid):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A run that is stored, as it is now, and its response object as JSON."""
+
+    run: Run
+    response: str
+    replayed: bool = False
+    """It was stored by an earlier request with the same idempotency key."""
+
+
+def checked_key(key: str | None) -> str | None:
+    """The value of the header, if it may be a key. Raises Invalid."""
+    if key is not None and not (1 <= len(key) <= _MAX_KEY_CHARACTERS and key.isascii() and key.isprintable()):
+        raise Invalid(
+            f"The {IDEMPOTENCY_KEY} header takes 1 to {_MAX_KEY_CHARACTERS} printable ASCII characters.",
+            param=IDEMPOTENCY_KEY,
+        )
+    return key
+
+
 async def submit(
     services: Services,
     body: dict[str, Any],
@@ -44,8 +75,61 @@ async def submit(
     now: datetime,
     *,
     databricks: bool,
-) -> Run:
-    """Commit a run, ring a worker and return the run as it is now: queued."""
+    idempotency_key: str | None = None,
+) -> Submitted:
+    """Commit a run and ring a worker; with the idempotency key of an earlier run, find that one.
+
+    Raises QueueFull before anything is stored, and IdempotencyKeyReused when the key came with another body.
+    """
+    if idempotency_key is None:
+        submission = await _submission(services, body, request, principal, now, databricks=databricks)
+        return await _store(services, submission, body)
+    digest = sha256(_encoded(body, in_order=True).encode()).digest()
+    while True:
+        earlier = await _earlier(services, principal, idempotency_key, digest)
+        if earlier is not None:
+            return earlier
+        submission = await _submission(services, body, request, principal, now, databricks=databricks)
+        submission = replace(submission, idempotency_key=idempotency_key, request_digest=digest)
+        with suppress(_KeyTaken):
+            return await _store(services, submission, body)
+
+
+async def _earlier(services: Services, principal: str, idempotency_key: str, digest: bytes) -> Submitted | None:
+    """The run that was submitted with this key, as it is now. Raises IdempotencyKeyReused."""
+    known = await services.database.run(lambda c: submissions.known(c, principal, idempotency_key))
+    if known is None:
+        return None
+    run_id, theirs = known
+    if theirs != digest:
+        raise IdempotencyKeyReused(
+            f"The {IDEMPOTENCY_KEY} header has been sent with another request body. Use a new key for a new request."
+        )
+    run = await services.database.run(lambda c: runs.read(c, run_id, principal))
+    if run is None:  # deleted just now
+        return None
+    return Submitted(run, run.response or to_json(response_object(run)), replayed=True)
+
+
+async def _store(services: Services, submission: Submission, body: dict[str, Any]) -> Submitted:
+    response = _response(submission)
+    entry = submissions.Entry(submission, _encoded(body), _first_events(response))
+    with through(await services.admission.check(submission)):
+        if await services.group_commit.store(entry) != submission.run_id:
+            raise _KeyTaken
+    services.doorbell.ring(submission.queue, submission.run_id)
+    return Submitted(_queued(submission, entry.log), response)
+
+
+async def _submission(
+    services: Services,
+    body: dict[str, Any],
+    request: CreateResponse,
+    principal: str,
+    now: datetime,
+    *,
+    databricks: bool,
+) -> Submission:
     previous = _previous(request)
     thread = request.thread
     if previous is not None:
@@ -53,9 +137,9 @@ async def submit(
         if theirs is None:
             raise PreviousNotFound(request.previous_response_id)
         thread = thread or theirs
-    run_id, thread_id = new_uuid(), new_uuid()
-    submission = Submission(
-        run_id=run_id,
+    thread_id = new_uuid()
+    return Submission(
+        run_id=new_uuid(),
         thread_id=thread_id,
         thread=thread or f"conv_{thread_id.hex}",
         principal=principal,
@@ -68,21 +152,28 @@ async def submit(
         previous_run_id=previous,
         request=body,
     )
-    log = first_events(submission)
-    await services.database.run(lambda c: submissions.submit(c, submission, log))
-    services.doorbell.ring(submission.queue, run_id)
-    return _queued(submission, log)
 
 
 def first_events(submission: Submission) -> Chunk:
     """The log begins with the run: a client that streams has its id before any worker has seen it."""
-    response = queued_response(submission)
+    return _first_events(_response(submission))
+
+
+def _first_events(response: str) -> Chunk:
+    lines = [response_line(kind, n, response) for n, kind in enumerate((CREATED, QUEUED))]
+    return Chunk(0, len(lines) - 1, "\n".join(lines))
+
+
+def _response(submission: Submission) -> str:
+    """The response object, as deep as it is within an event: what could not be one later is refused now."""
+    return _encoded({"response": queued_response(submission)})[len('{"response":') : -1]
+
+
+def _encoded(value: dict[str, Any], *, in_order: bool = False) -> str:
     try:
-        to_json(submission.request)  # as it will be stored: what can be read may be too deep to be written
-        lines = [event_line(Event(kind, n, {"response": response})) for n, kind in enumerate((CREATED, QUEUED))]
+        return to_json(value, in_order=in_order)  # what can be read may be too deep to be written
     except TypeError as error:
         raise Invalid(f"The request cannot be kept as JSON: {error}.") from None
-    return Chunk(0, len(lines) - 1, "\n".join(lines))
 
 
 def _previous(request: CreateResponse) -> UUID | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -25,8 +26,16 @@ MAX_WAIT_SECONDS = 300
 class FinishedResponse(Response):
     """Waits, but only as long as the client is there. The run does not depend on it."""
 
-    def __init__(self, services: Services, run: Run, *, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        run: Run,
+        *,
+        seconds: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
+        self._extra = headers or {}
         self._services = services
         self._run = run
         self._seconds = seconds
@@ -37,7 +46,9 @@ class FinishedResponse(Response):
         try:
             await asyncio.wait({answer, disconnect}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
-                await answer.result()(scope, receive, send)
+                response = answer.result()
+                response.headers.update(self._extra)
+                await response(scope, receive, send)
         finally:
             answer.cancel()
             disconnect.cancel()

@@ -134,6 +134,7 @@ class Database:
         return connection
 
     def dedicated(self, **session: str) -> Dedicated:
+        """A connection for one task. ``session`` overrides settings of it."""
         return Dedicated(self, session)
 
     async def _configure(self, connection: Connection, **session: str) -> None:

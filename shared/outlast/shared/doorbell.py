@@ -7,6 +7,7 @@ publishing blocks, and a broker that is down must cost a request nothing.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 TASK = "outlast.doorbell"
 _BELLS_A_ROUND = 4  # of one queue: enough to wake several workers
 _ROUND_SECONDS = 0.01
+_SHARE = 0.05  # of the interpreter's time: 0.5 ms a bell
 _RETRY_SECONDS = 1.0
 _STOP_SECONDS = 1.5
 
@@ -76,8 +78,9 @@ class Doorbell:
         self._schema = schema
         self._waiting: dict[str, list[UUID | None]] = {}
         self._perhaps_silent: set[str] = set()
-        self._changed = threading.Condition()
-        self._stopping = False
+        self._guard = threading.Lock()
+        self._rung = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._publish, name="doorbell", daemon=True)
         self.lost = 0
 
@@ -86,66 +89,66 @@ class Doorbell:
 
     def stop(self) -> None:
         """Ring what is waiting, within a second or so, and end."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        self._stopping.set()
+        self._rung.set()
         if self._thread.is_alive():
             self._thread.join(timeout=_STOP_SECONDS)
 
     def ring(self, queue: str, run_id: UUID | None = None) -> None:
-        """There is work in this queue; the run is for tracing only.
+        """Say that there is work in a queue; the run is named for tracing only.
 
         Never blocks and never fails: a bell that cannot be rung is one that workers will not need for long.
         """
-        with self._changed:
+        with self._guard:
             bells = self._waiting.setdefault(queue, [])
             if len(bells) < _BELLS_A_ROUND:
                 bells.append(run_id)
-            self._changed.notify()
+                self._rung.set()
 
     def ring_if_silent(self, queue: str) -> None:
-        """There is work in this queue for some time: ring unless a bell is on its way already."""
-        with self._changed:
+        """Say that work has been waiting in a queue: ring unless a bell is on its way already."""
+        with self._guard:
             self._perhaps_silent.add(queue)
-            self._changed.notify()
+            self._rung.set()
 
     def _publish(self) -> None:
-        while not self._stopping:
+        self._app.connection_for_write().transport  # noqa: B018 — Celery imports half of itself late: not at the first bell
+        while not self._stopping.is_set():
             try:
                 with self._app.connection_for_write() as connection:
                     self._publish_over(connection)
             except Exception as error:  # noqa: BLE001 — whatever it raises, the next try is soon
                 self.lost += 1
                 log.warning("doorbell.lost", error=type(error).__name__, lost=self.lost)
-                self._pause(_RETRY_SECONDS)
+                self._stopping.wait(_RETRY_SECONDS)
 
     def _publish_over(self, connection: BrokerConnection) -> None:
         producer = Producer(connection, auto_declare=False)
-        while bells := self._next_round(connection):
+        while (bells := self._next_round(connection)) or not self._stopping.is_set():
+            began = time.thread_time()
             for queue, run_id in bells:
                 self._app.send_task(
                     TASK,
                     args=[queue],
-                    kwargs={"run": response_id(run_id) if run_id else None},  # for tracing only: a bell names a queue
+                    kwargs={"run": response_id(run_id)} if run_id else {},
                     queue=broker_queue(self._schema, queue),
                     producer=producer,
                     ignore_result=True,
                     retry=False,
                 )
-            self._pause(_ROUND_SECONDS)
+            # What it takes from the requests is bounded, however many come.
+            self._stopping.wait(max(_ROUND_SECONDS, (time.thread_time() - began) / _SHARE))
 
     def _next_round(self, connection: BrokerConnection) -> list[tuple[str, UUID | None]]:
-        """The bells that wait; waits for some. Empty when it is time to stop."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._perhaps_silent or self._stopping)
-                waiting, self._waiting = self._waiting, {}
-                silent, self._perhaps_silent = self._perhaps_silent - waiting.keys(), set()
-                stopping = self._stopping
-            bells = [(queue, run_id) for queue, run_ids in waiting.items() for run_id in run_ids]
-            bells += [(queue, None) for queue in silent if not self._holds_bells(connection, queue)]
-            if bells or stopping:
-                return bells
+        """The bells to ring now; waits for some. None: those that wait need not be rung, or it is time to stop."""
+        self._rung.wait()
+        with self._guard:
+            waiting, self._waiting = self._waiting, {}
+            silent, self._perhaps_silent = self._perhaps_silent - waiting.keys(), set()
+            if not self._stopping.is_set():
+                self._rung.clear()
+        bells = [(queue, run_id) for queue, run_ids in waiting.items() for run_id in run_ids]
+        return bells + [(queue, None) for queue in silent if not self._holds_bells(connection, queue)]
 
     def _holds_bells(self, connection: BrokerConnection, queue: str) -> bool:
         try:
@@ -154,7 +157,3 @@ class Doorbell:
         except connection.channel_errors:  # there is no such queue: on Redis, an empty one
             return False
         return declared.message_count > 0
-
-    def _pause(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping, seconds)

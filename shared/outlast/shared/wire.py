@@ -14,9 +14,12 @@ _LINE_ENDS = re.compile("[\u0085\u2028\u2029]")
 _TYPE_STARTS = len('{"type":"')
 
 
-def to_json(value: Any) -> str:
-    """Compact JSON. Raises TypeError for what JSON or its encoder cannot hold (255 levels deep, lone surrogates)."""
-    return orjson.dumps(value).decode()
+def to_json(value: Any, *, in_order: bool = False) -> str:
+    """Compact JSON, the keys ``in_order`` of their names if asked.
+
+    Raises TypeError for what JSON or its encoder cannot hold (255 levels deep, lone surrogates).
+    """
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if in_order else None).decode()
 
 
 def from_json(text: str | bytes) -> Any:
@@ -25,7 +28,15 @@ def from_json(text: str | bytes) -> Any:
 
 
 def event_line(event: Event) -> str:
-    line = to_json({"type": event.type, "sequence_number": event.sequence_number, **event.fields})
+    return _one_line(to_json({"type": event.type, "sequence_number": event.sequence_number, **event.fields}))
+
+
+def response_line(type: str, sequence_number: int, response: str) -> str:
+    """The line of an event that holds nothing but a response object, which is JSON already."""
+    return _one_line(f'{{"type":"{type}","sequence_number":{sequence_number},"response":{response}}}')
+
+
+def _one_line(line: str) -> str:
     return line if line.isascii() else _LINE_ENDS.sub(_escaped, line)
 
 

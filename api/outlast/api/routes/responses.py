@@ -9,13 +9,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from outlast.api.authentication import Caller
+from outlast.api.authentication import Caller, identify
 from outlast.api.cancellation import cancel
 from outlast.api.errors import Json, TooLarge
 from outlast.api.schemas import parse
 from outlast.api.services import Replica, Services
 from outlast.api.sse import EventStream
-from outlast.api.submissions import submit
+from outlast.api.submissions import IDEMPOTENCY_KEY, checked_key, submit
 from outlast.api.waiting import MAX_WAIT_SECONDS, FinishedResponse
 from outlast.shared.domain.errors import Invalid, RunNotFound
 from outlast.shared.domain.ids import parse_response_id, response_id
@@ -30,7 +30,16 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CreateResponse"}}},
-    }
+    },
+    "parameters": [
+        {
+            "name": IDEMPOTENCY_KEY,
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            "description": "Sent again with the same body it finds the same response; with another body it is refused.",
+        }
+    ],
 }
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -38,27 +47,38 @@ _STREAM: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {}, "text/event-stream": {}},
     }
 }
+_SUBMITTED: dict[int | str, dict[str, Any]] = {
+    **_STREAM,
+    422: {"description": "The Idempotency-Key came with another body before."},
+    429: {"description": "Too many runs are waiting: ask again after the seconds in Retry-After."},
+}
 
 
-@router.post("/responses", openapi_extra=_BODY, responses=_STREAM, summary="Run an agent")
-async def create(request: Request, services: Replica, caller: Caller) -> Response:
-    return await _create(request, services, caller.principal, databricks=False)
+@router.post("/responses", openapi_extra=_BODY, responses=_SUBMITTED, summary="Run an agent")
+async def create(request: Request) -> Response:
+    return await _create(request, databricks=False)
 
 
-@router.post("/invocations", openapi_extra=_BODY, responses=_STREAM, summary="Run an agent (Databricks' name)")
-async def invoke(request: Request, services: Replica, caller: Caller) -> Response:
-    return await _create(request, services, caller.principal, databricks=True)
+@router.post("/invocations", openapi_extra=_BODY, responses=_SUBMITTED, summary="Run an agent (Databricks' name)")
+async def invoke(request: Request) -> Response:
+    return await _create(request, databricks=True)
 
 
-async def _create(request: Request, services: Services, principal: str, *, databricks: bool) -> Response:
+async def _create(request: Request, *, databricks: bool) -> Response:
+    services: Services = request.app.state.services
+    caller = await identify(request)
     body = await _read_json(request, services.settings.max_request_bytes)
     asked = parse(body)
-    run = await submit(services, body, asked, principal, datetime.now(UTC), databricks=databricks)
+    key = checked_key(request.headers.get(IDEMPOTENCY_KEY))
+    submitted = await submit(
+        services, body, asked, caller.principal, datetime.now(UTC), databricks=databricks, idempotency_key=key
+    )
+    headers = {"idempotent-replayed": "true"} if submitted.replayed else {}
     if asked.stream:
-        return EventStream(services.tail, run)
-    if asked.background:
-        return Json(response_object(run))
-    return FinishedResponse(services, run)
+        return EventStream(services.tail, submitted.run, headers=headers)
+    if asked.background or submitted.run.status.terminal:
+        return Json(submitted.response, headers=headers)
+    return FinishedResponse(services, submitted.run, headers=headers)
 
 
 @router.get("/responses/{id}", responses=_STREAM, summary="Read a response, or stream its events")

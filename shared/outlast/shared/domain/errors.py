@@ -51,6 +51,22 @@ class AlreadyFinished(OutlastError):
     default_code = "already_finished"
 
 
+class IdempotencyKeyReused(OutlastError):
+    """The idempotency key has been used for another request."""
+
+    default_code = "idempotency_key_reused"
+
+
+class QueueFull(OutlastError):
+    """Too many runs are waiting."""
+
+    default_code = "queue_full"
+
+    def __init__(self, message: str | None = None, *, code: str | None = None, retry_after_seconds: int = 1) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class Unavailable(OutlastError):
     """The database cannot be reached."""
 

@@ -51,6 +51,9 @@ class Submission:
     request: Mapping[str, Any]
     queue: str = "default"
     priority: int = 0
+    idempotency_key: str | None = None
+    request_digest: bytes | None = None
+    """With a key: SHA-256 of the request, to tell a repeated request from another one."""
 
 
 @dataclass(frozen=True, slots=True)
