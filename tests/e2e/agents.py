@@ -60,7 +60,7 @@ async def poison(request: Request, context: Context):
 async def stall(request: Request, _context: Context):
     """Never comes back to the loop: in Python, or holding the interpreter's lock."""
     yield str(os.getpid())
-    await asyncio.sleep(0.2)  # what it has said is stored
+    await asyncio.sleep(10 * PACE_SECONDS)  # what it has said is stored
     while request.text != "regex":
         pass
     re.match(r"(a+)+$", "a" * 64 + "b")

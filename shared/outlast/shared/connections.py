@@ -110,7 +110,7 @@ class Database:
                 async with self._pool.connection() as connection:
                     return await work(connection)
             except _SCHEMA_ERRORS as error:
-                raise SchemaMismatch(f"{str(error).splitlines()[0]}: run `outlast migrate`") from error
+                raise _mismatch(error) from error
             except TRANSIENT as error:
                 pause = min(0.02 * 2**attempt, 0.5) * random.uniform(0.5, 1.0)
                 if loop.time() + pause > deadline:
@@ -155,11 +155,16 @@ class Dedicated:
         self._connection: Connection | None = None
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do the work once. Raises Unavailable when the connection fails: whether it was done is then unknown."""
+        """Do the work once. Raises Unavailable when the connection fails: whether it was done is then unknown.
+
+        Raises SchemaMismatch when our tables are not there.
+        """
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect(**self._session)
         try:
             return await work(self._connection)
+        except _SCHEMA_ERRORS as error:
+            raise _mismatch(error) from error
         except TRANSIENT as error:
             await self.close()
             raise Unavailable from error
@@ -171,6 +176,10 @@ class Dedicated:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+
+def _mismatch(error: Exception) -> SchemaMismatch:
+    return SchemaMismatch(f"{str(error).splitlines()[0]}: run `outlast migrate`")
 
 
 def _why_not_connected(error: Exception) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from .connections import PINNED_PLAN, Connection, Database
-from .domain.errors import Unavailable
+from .domain.errors import OutlastError
 from .domain.ids import response_id
 from .doorbell import Doorbell
 from .settings import Settings
@@ -48,8 +48,9 @@ class Sweep:
                 busy = True
                 try:
                     busy = (await self.look()).busy
-                except Unavailable:
+                except OutlastError as error:  # the database is away, or has another schema
                     self._working_since = None
+                    log.warning("sweep.missed", error=error.message)
                 except Exception:  # the next look is soon
                     log.exception("sweep.broke")
                     self._working_since = None

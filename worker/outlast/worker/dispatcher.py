@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from outlast.shared.connections import Database
-from outlast.shared.domain.errors import Unavailable
+from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease
 from outlast.shared.doorbell import Doorbell
@@ -100,7 +100,7 @@ class Dispatcher:
                 released = await self._database.run(
                     lambda c: leases.release(c, held, cause=cause, charge=charge), patience_seconds=0
                 )
-            except Unavailable:
+            except OutlastError:
                 await asyncio.sleep(_RELEASE_PAUSE_SECONDS)
                 continue
             for run_id in released:
@@ -128,7 +128,7 @@ class Dispatcher:
     async def ring(self) -> None:
         """There may be work: claim. Returns when a claim that began after this call has committed, whatever it took.
 
-        Raises Unavailable.
+        Raises Unavailable and SchemaMismatch.
         """
         self._claims_asked += 1
         mine = self._claims_asked
@@ -185,7 +185,7 @@ class Dispatcher:
     async def _claim_quietly(self) -> None:
         try:
             await self.ring()
-        except Unavailable as error:  # the next beat looks again
+        except OutlastError as error:  # the next beat looks again
             log.warning("claim.missed", error=error.message)
 
     # -- the beat ------------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ class Dispatcher:
         while True:
             try:
                 await self.beat_once()
-            except Unavailable as error:
+            except OutlastError as error:
                 log.warning("beat.missed", error=error.message)
             except Exception:  # without beats every lease of this worker ends
                 log.exception("beat.broke")
@@ -277,7 +277,7 @@ class Dispatcher:
             await asyncio.wait(self._tasks, timeout=self._settings.lease_seconds)
         try:
             await self._database.run(lambda c: workers.forget(c, self._owner), patience_seconds=0)
-        except Unavailable as error:
+        except OutlastError as error:
             log.warning("worker.not_forgotten", error=error.message)
 
     async def _until_idle(self, seconds: float) -> None:
