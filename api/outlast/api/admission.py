@@ -93,6 +93,7 @@ class _Bound:
         self._now = asyncio.get_running_loop().time
         self._began = -math.inf
         self._due = -math.inf
+        self._failure: OutlastError | None = None
         self._counting: asyncio.Task[None] | None = None
 
     @property
@@ -123,8 +124,8 @@ class _Bound:
             self._counting = asyncio.create_task(self._count())
         if self._counting is not None and (self.full or self._began == -math.inf):
             await asyncio.shield(self._counting)
-            if self._began == -math.inf:
-                raise Unavailable
+            if self._began == -math.inf and self._failure is not None:
+                raise self._failure
 
     async def _count(self) -> None:
         began, earlier = self._now(), self._counted + self._since - self._on_their_way
@@ -134,6 +135,7 @@ class _Bound:
                 lambda c: submissions.count_queued(c, self._limit + 1, self._queue, self._principal)
             )
         except OutlastError as error:  # what was counted last still holds
+            self._failure = error
             log.warning("queue.not_counted", error=error.message)
         else:
             if self._began != -math.inf:

@@ -112,10 +112,10 @@ class Doorbell:
             self._rung.set()
 
     def _publish(self) -> None:
-        self._app.connection_for_write().transport  # noqa: B018 — Celery imports half of itself late: not at the first bell
         while not self._stopping.is_set():
             try:
                 with self._app.connection_for_write() as connection:
+                    _ = connection.transport  # half of Celery is imported when it is needed: not at the first bell
                     self._publish_over(connection)
             except Exception as error:  # noqa: BLE001 — whatever it raises, the next try is soon
                 self.lost += 1

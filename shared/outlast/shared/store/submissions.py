@@ -110,6 +110,8 @@ _STORED = """
 SELECT id FROM runs WHERE id = %(run_id)s
 UNION ALL SELECT id FROM runs WHERE principal = %(principal)s AND idempotency_key = %(idempotency_key)s LIMIT 1
 """
+_BY_INDEX = """SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+                      set_config('enable_sort', 'off', true)"""
 
 
 async def submit_batch(connection: Connection, batch: Sequence[Entry]) -> set[UUID]:
@@ -139,9 +141,11 @@ async def submit(connection: Connection, entry: Entry) -> UUID:
             # The thread's row is locked first and looked at in a second statement, whose snapshot is later than the
             # lock: the run that is active now can then not finish without seeing this one. One Sync: one transaction.
             async with connection.pipeline():
+                await connection.execute(_BY_INDEX)
                 await connection.execute(_HOLD_THREAD, values)
                 inserted = await connection.execute(_SUBMIT, values)
-        stored = await inserted.fetchone() or await (await connection.execute(_STORED, values)).fetchone()
+        stored = await inserted.fetchone()
+        stored = stored or await (await connection.execute(_STORED, values, prepare=False)).fetchone()
         if stored is not None:
             return stored[0]
         # The run whose key kept this one out has been deleted meanwhile: its key is free.
@@ -152,7 +156,7 @@ async def known(connection: Connection, principal: str, idempotency_key: str) ->
     cursor = await connection.execute(
         "SELECT id, request_digest FROM runs WHERE principal = %s AND idempotency_key = %s",
         (principal, idempotency_key),
-        prepare=True,
+        prepare=False,
     )
     row = await cursor.fetchone()
     return (row[0], row[1]) if row else None
@@ -163,19 +167,21 @@ async def count_queued(
 ) -> int:
     """How many runs wait, of everybody or of one principal in one queue; at most ``limit`` are counted.
 
-    Reads one index in its order. Not prepared: planned when the tables were small, it would scan them for ever.
+    Reads one index in its order, which the planner would not choose by itself.
     """
     whose, order = (
         ("", "queue, principal, turn")
         if principal is None
         else ("AND queue = %(queue)s AND principal = %(principal)s", "turn")
     )
-    cursor = await connection.execute(
-        f"""SELECT count(*) FROM (
-            SELECT FROM runs WHERE status = 'queued' {whose} ORDER BY {order} LIMIT %(limit)s) q""",
-        {"queue": queue, "principal": principal, "limit": limit},
-        prepare=False,
-    )
+    async with connection.pipeline():  # one Sync: one transaction, which the settings end with
+        await connection.execute(_BY_INDEX)
+        cursor = await connection.execute(
+            f"""SELECT count(*) FROM (
+                SELECT FROM runs WHERE status = 'queued' {whose} ORDER BY {order} LIMIT %(limit)s) q""",
+            {"queue": queue, "principal": principal, "limit": limit},
+            prepare=False,
+        )
     row = await cursor.fetchone()
     return row[0] if row else 0
 
