@@ -9,7 +9,7 @@ from bench.figures import Figure
 from bench.stack import Stack
 from outlast.infra.migrate import migrate, shipped
 from outlast.shared.connections import Connection, Database, fixed
-from outlast.shared.store import runs
+from outlast.shared.store import claims
 
 DEPTHS = (100, 10_000, 100_000)
 LIMITS = (1, 16)
@@ -61,6 +61,6 @@ async def _median_of_claims(connection: Connection, limit: int) -> float:
     for _ in range(CLAIMS):
         async with connection.transaction(force_rollback=True):
             began = time.monotonic()
-            await runs.claim(connection, queues=["default"], limit=limit, owner="bench", lease_seconds=60)
+            await claims.claim(connection, queues=["default"], limit=limit, owner="bench", lease_seconds=60)
             seconds.append(time.monotonic() - began)
     return median(seconds)

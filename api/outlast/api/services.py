@@ -24,7 +24,7 @@ class Services:
     keyring: Keyring
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:  # a plain function would be called in a thread, for each request
     return request.app.state.services
 
 
