@@ -44,5 +44,5 @@ lock: ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for the ne
 schema: setup ## Write infra/schema.sql, the migrations' result in one piece
 	@.venv/bin/python -m tests.support.schema
 
-bench: setup ## Measure: throughput, latency, takeover
+bench: setup ## Measure throughput, latency and memory (ARGS="--only a,d" for some cases; see bench/README.md)
 	@exec .venv/bin/python -m bench.run $(ARGS)

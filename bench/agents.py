@@ -1,21 +1,31 @@
-"""Agents without a model, for measuring what is around them."""
+"""Agents without a model, for measuring what is around them. Their input is numbers, in words."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 
 from outlast.agent import Context, Request
 
 
 async def burst(request: Request, _context: Context):
-    """As many words as it is asked for, as fast as they are taken."""
-    for _ in range(int(request.text) if request.text.isdecimal() else 18):
+    """``COUNT`` words, as fast as they are taken."""
+    for _ in range(int(request.text)):
         yield "a word of an answer "
 
 
 async def tick(request: Request, _context: Context):
-    """The time, twenty times a second."""
-    for _ in range(int(request.text)):
-        await asyncio.sleep(0.05)
-        yield repr(time.time())
+    """``SECONDS COUNT``: the time in nanoseconds, so often, after a random part of the first interval."""
+    interval, count = request.text.split()
+    next_at = time.monotonic() + float(interval) * random.random()
+    for _ in range(int(count)):
+        await asyncio.sleep(next_at - time.monotonic())
+        next_at += float(interval)
+        yield f"@{time.monotonic_ns()};"
+
+
+async def sleep(request: Request, _context: Context):
+    """``SECONDS``: a word, then nothing for so long."""
+    yield "waiting"
+    await asyncio.sleep(float(request.text))

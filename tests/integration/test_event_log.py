@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from outlast.shared.connections import Database
+from outlast.shared.connections import Connection, Database, fixed
+from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease, RunStatus
+from outlast.shared.settings import Settings
 from outlast.shared.store import events, leases, runs, sweeping
+from outlast.worker.flusher import Flusher
 from tests.support.log import check_log, stored_lines
 from tests.support.runs import an_append, append, claimed, claimed_one, delta, finish, submitted
 
@@ -160,3 +163,69 @@ async def test_many_writers_of_the_same_runs_do_not_deadlock_and_one_wins_each_n
     assert sum(await asyncio.gather(*(write(order) for order in range(4)))) == 10 * 10
     heads = await database.run(lambda c: events.heads(c, [run.run_id for run in held]))
     assert set(heads.values()) == {11}
+
+
+async def test_an_append_looks_at_the_heads_of_its_runs_only(database: Database, database_url: str) -> None:
+    for _ in range(30):
+        await submitted(database)
+    held = await claimed(database, limit=30)
+    pinned = Database(fixed(database_url), schema="outlast", application="tests", pin_plan=True)
+    async with await pinned.connect() as connection:
+        await connection.execute("ANALYZE run_heads")
+        for number in range(2, 9):  # the server has settled on a plan for any parameters, made while there were few
+            await events.append(connection, "outlast", [an_append(run, number) for run in held])
+        await more_heads(connection, 5000)
+        before = await work_on_heads(connection)
+
+        accepted = await events.append(connection, "outlast", [an_append(run, 9) for run in held])
+
+        scans, rows = (after - then for after, then in zip(await work_on_heads(connection), before, strict=True))
+    assert len(accepted) == 30
+    assert scans == 0
+    assert rows <= 10 * len(held)
+
+
+async def more_heads(connection: Connection, count: int) -> None:
+    await connection.execute(
+        """WITH t AS (INSERT INTO threads (id, principal, name)
+                      SELECT gen_random_uuid(), 'other', n::text FROM generate_series(1, %s) n RETURNING id),
+           r AS (INSERT INTO runs (id, principal, thread_id, agent, ready, created_at, timeout_seconds, background,
+                                   store, tool_items, request)
+                 SELECT gen_random_uuid(), 'other', id, 'test', true, now(), 60, true, true, 'hidden', '{}' FROM t
+                 RETURNING id)
+           INSERT INTO run_heads (run_id, last_seq) SELECT id, 1 FROM r""",
+        (count,),
+    )
+
+
+async def work_on_heads(connection: Connection) -> tuple[int, int]:
+    """Sequential scans of the table, and rows fetched by index, so far."""
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    cursor = await connection.execute(
+        "SELECT seq_scan, idx_tup_fetch FROM pg_stat_user_tables WHERE schemaname = 'outlast' AND relname = 'run_heads'"
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return row
+
+
+async def test_what_is_emitted_in_one_turn_of_the_loop_is_stored_in_one_flush(
+    database: Database, settings: Settings
+) -> None:
+    await submitted(database)
+    run = await claimed_one(database)
+    flusher = Flusher(database, settings)
+    run_log = flusher.open(run, lost=lambda: None)
+
+    async def emit(number: int) -> None:
+        await run_log.append([Event("response.output_text.delta", number, {"delta": "x"})])
+
+    flushing = asyncio.create_task(flusher.run_forever())
+    await asyncio.sleep(0)
+    await emit(2)
+    await asyncio.create_task(emit(3))
+    await run_log.flush()
+    flushing.cancel()
+
+    chunks = (await database.run(lambda c: events.read_from(c, [(run.run_id, 2)])))[run.run_id]
+    assert [(chunk.first_seq, chunk.last_seq) for chunk in chunks] == [(2, 3)]

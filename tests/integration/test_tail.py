@@ -205,6 +205,38 @@ async def test_a_client_that_leaves_is_forgotten_and_its_run_goes_on(
     assert b"still here" in body
 
 
+async def test_what_was_said_while_nobody_watched_is_in_the_next_stream(
+    service: Service, gate: Gate, database: Database
+) -> None:
+    run = await started(service)
+    tail = service.replicas[0].services.tail
+    for words in (["a "], ["b ", "c "], ["d "]):
+        async with (
+            httpx.AsyncClient(base_url=service.url) as client,
+            client.stream("GET", f"/responses/{run}?stream=true") as answer,
+        ):
+            await anext(answer.aiter_bytes())
+
+        async def gone() -> bool:
+            return tail.streams == 0
+
+        await until(gone)
+        known = len(await stored_lines(database, run))
+        gate.say(*words)
+
+        async def stored() -> bool:
+            return len(await stored_lines(database, run)) >= known + len(words)
+
+        await until(stored)
+    viewers = [asyncio.create_task(streamed(service.url, run)) for _ in range(3)]
+    await viewed(service, 3)
+    gate.say("e ", None)
+
+    seen = [data_lines(await viewer) for viewer in viewers]
+
+    assert seen == [await stored_lines(database, run)] * 3
+
+
 async def test_a_stopping_replica_aborts_its_streams_and_another_continues_them(
     settings: Settings, gate: Gate, database: Database
 ) -> None:

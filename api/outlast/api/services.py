@@ -28,8 +28,7 @@ class Services:
     keyring: Keyring
 
 
-# Both are coroutines: FastAPI would call a plain function in a thread.
-async def services(request: Request) -> Services:
+async def services(request: Request) -> Services:  # a plain function would be called in a thread, for each request
     return request.app.state.services
 
 

@@ -191,6 +191,7 @@ class Flusher:
         try:
             while True:
                 await self._something_waits.wait()
+                await asyncio.sleep(0)  # what is emitted in the same turn comes along
                 try:
                     await self.flush_once()
                 except Exception:  # a loop that ends would hold every run of this process up for ever

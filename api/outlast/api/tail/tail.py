@@ -85,11 +85,13 @@ class Tail:
         if hub is None:
             # Never beyond what exists, or a later viewer could not be served up to where the ring begins.
             hub = self._hubs[run.run_id] = Hub(run.run_id, min(starting_after, run.last_seq) + 1)
+        # A hub that is watched is kept up to date; one that was not may have missed what has been announced meanwhile.
+        if not hub.viewers or run.last_seq >= hub.next:
+            self._mark(run.run_id)
         viewer = Viewer(hub, starting_after + 1, self._now())
         hub.viewers.add(viewer)
         if self.stopping:
             viewer.cut()
-        self._mark(run.run_id)
         try:
             yield viewer
         finally:

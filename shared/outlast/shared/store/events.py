@@ -25,18 +25,20 @@ class Append:
 
 
 # Number, fence and insert for all runs of a worker at once. A head moves only if this attempt owns the run, the numbers
-# follow the last ones and the log is open; a run missing from the answer was rejected. Heads are locked in order.
+# follow the last ones and the log is open; a run missing from the answer was rejected. Heads are locked in the order in
+# which they are given, each found by its key: no plan, however old its statistics, can read all heads instead.
 _APPEND = """
-WITH b AS (
+WITH b AS MATERIALIZED (
     SELECT * FROM unnest(%b::uuid[], %b::int[], %b::int[], %b::int[], %b::text[])
     AS b(run_id, attempt, first_seq, last_seq, data)),
 l AS MATERIALIZED (
-    SELECT h.run_id FROM run_heads h JOIN b USING (run_id) ORDER BY h.run_id FOR NO KEY UPDATE OF h),
+    SELECT b.* FROM b CROSS JOIN LATERAL (
+        SELECT FROM run_heads h WHERE h.run_id = b.run_id AND h.attempt = b.attempt FOR NO KEY UPDATE) h),
 u AS (
-    UPDATE run_heads h SET last_seq = b.last_seq FROM b
-    WHERE h.run_id = b.run_id AND h.attempt = b.attempt AND h.last_seq = b.first_seq - 1 AND NOT h.closed
-      AND h.run_id IN (SELECT run_id FROM l)
-    RETURNING h.run_id, b.first_seq, h.last_seq, b.data),
+    UPDATE run_heads h SET last_seq = l.last_seq FROM l
+    WHERE h.run_id = ANY(ARRAY(SELECT run_id FROM l)) AND h.run_id = l.run_id
+      AND h.attempt = l.attempt AND h.last_seq = l.first_seq - 1 AND NOT h.closed
+    RETURNING h.run_id, l.first_seq, h.last_seq, l.data),
 i AS (INSERT INTO run_events (run_id, first_seq, last_seq, data) SELECT run_id, first_seq, last_seq, data FROM u)
 SELECT array_agg(run_id) FROM u
 """
@@ -47,6 +49,7 @@ async def append(connection: Connection, schema: str, batch: Sequence[Append]) -
 
     The parameters are binary arrays (``%b``): psycopg's text arrays cost more than Postgres does.
     """
+    batch = sorted(batch, key=lambda a: a.run_id.bytes)  # ascending, as everybody locks
     values = (
         [a.run_id for a in batch],
         [a.attempt for a in batch],
