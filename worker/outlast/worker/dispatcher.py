@@ -70,15 +70,20 @@ class Dispatcher:
         self._executors[executor] = set()
         self._soon(self._claim_quietly())
 
-    def lost(self, executor: Executor, cause: str) -> None:
-        """It died, and took its attempts with it: their runs go back to the head of the queue at once."""
+    def lost(self, executor: Executor, cause: str, executing: Lease | None) -> None:
+        """It died, and took its attempts with it: their runs go back to the head of the queue at once.
+
+        Charged is the one whose code was executing; if that is not known, each of them.
+        """
         held = self._executors.pop(executor, set())
         for lease in held:
             del self._held[lease]
         self._counters["child_deaths"] += 1
         self._tell_changed()
-        if held:
-            self._soon(self._hand_back(list(held), cause, charge=True))
+        charged = {executing} if executing in held else held
+        for attempts, charge in ((charged, True), (held - charged, False)):
+            if attempts:
+                self._soon(self._hand_back(list(attempts), cause, charge=charge))
 
     def ended(self, lease: Lease, outcome: Outcome) -> None:
         """An attempt is over, and its slot is free."""

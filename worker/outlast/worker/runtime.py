@@ -16,6 +16,7 @@ from outlast.shared.settings import Settings
 from outlast.shared.store import runs, schema
 
 from .attempt import Attempt, Outcome, Stop
+from .executing import execute_as
 from .flusher import Flusher
 
 log = structlog.get_logger()
@@ -67,6 +68,7 @@ class Runtime:
 
     async def _attempt(self, attempt: Attempt) -> None:
         outcome = Outcome()
+        execute_as(attempt.lease)
         try:
             outcome = await attempt.run()
         except Unavailable:

@@ -20,6 +20,7 @@ from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
 from outlast.worker.agents.loading import load_agents
 from outlast.worker.attempt import Outcome, Stop
+from outlast.worker.executing import mark_steps
 from outlast.worker.runtime import open_runtime
 
 from .channel import Channel, leases_from_wire, leases_to_wire
@@ -28,14 +29,15 @@ _PR_SET_PDEATHSIG = 1
 _EXIT_WITHOUT_PARENT = 70
 
 
-def main(end: socket.socket, settings: Settings) -> None:
-    """Serve until the parent says stop, or is gone."""
+def main(end: socket.socket, settings: Settings, marks: Any) -> None:
+    """Serve until the parent says stop, or is gone. ``marks`` is memory in which it says whose code is executing."""
     _die_with_parent()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         # A handler, not SIG_IGN, which the agents' own subprocesses would inherit. The parent decides when this ends.
         signal.signal(number, _ignore)
     logs.configure(settings, part="worker")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        mark_steps(runner.get_loop(), marks)
         runner.run(_serve(end, settings))
 
 

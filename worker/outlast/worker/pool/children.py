@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
+from typing import Any
 
 import structlog
 
@@ -19,11 +20,15 @@ from outlast.shared.domain.runs import Lease, RunStatus
 from outlast.shared.settings import Settings, SettingsError
 from outlast.worker.attempt import Outcome, Stop
 from outlast.worker.dispatcher import Dispatcher
+from outlast.worker.executing import MARK_BYTES, executing
 
 from . import child
 from .channel import Channel, leases_from_wire, leases_to_wire
 
 log = structlog.get_logger()
+
+_context = multiprocessing.get_context("forkserver")
+_starting = threading.Lock()
 
 _STEADY_SECONDS = 30.0  # a child that lived so long is not in a crash loop
 _PAUSES_SECONDS = (0.0, 0.5, 2.0, 5.0, 15.0)
@@ -33,8 +38,9 @@ _EXIT_SECONDS = 3.0
 class Child:
     """One process. As an executor it takes runs while it lives."""
 
-    def __init__(self, process: ForkServerProcess, channel: Channel, slots: int) -> None:
+    def __init__(self, process: ForkServerProcess, channel: Channel, slots: int, marks: Any) -> None:
         self._process = process
+        self._marks = marks
         self._channel = channel
         self._slots = slots
         self._exit_code: int | None = None
@@ -43,14 +49,15 @@ class Child:
 
     @classmethod
     async def start_process(cls, settings: Settings) -> Child:
+        marks = _context.RawArray("B", MARK_BYTES)
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = await asyncio.to_thread(_start, theirs, settings)
+                process = await asyncio.to_thread(_start, theirs, settings, marks)
             except BaseException:
                 ours.close()
                 raise
-        return cls(process, await Channel.over(ours), settings.concurrency)
+        return cls(process, await Channel.over(ours), settings.concurrency, marks)
 
     @property
     def pid(self) -> int | None:
@@ -59,6 +66,11 @@ class Child:
     @property
     def slots(self) -> int:
         return 0 if self.exited.is_set() else self._slots
+
+    @property
+    def executing(self) -> Lease | None:
+        """Whose code it is in the middle of, or was when it died."""
+        return executing(self._marks)
 
     def start(self, leases: Sequence[Lease]) -> None:
         self._channel.send("start", leases=leases_to_wire(leases))
@@ -164,7 +176,7 @@ class Children:
             living.close()
         if not self._stopping and ready.is_set():
             log.warning("child.died", pid=pid, exit_code=code)
-            self._dispatcher.lost(living, _cause(code))
+            self._dispatcher.lost(living, _cause(code), living.executing)
         return reason
 
     async def stop(self) -> None:
@@ -191,14 +203,10 @@ def _cause(code: int | None) -> str:
     return f"child_exited_{code}"
 
 
-_starting = threading.Lock()
-
-
-def _start(end: socket.socket, settings: Settings) -> ForkServerProcess:
+def _start(end: socket.socket, settings: Settings, marks: Any) -> ForkServerProcess:
     """Fork a child. multiprocessing would run this process's script, and load Celery, in it: the script is hidden."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.preload"])
-    process = context.Process(target=child.main, args=(end, settings), name="outlast child", daemon=False)
+    _context.set_forkserver_preload([f"{__package__}.preload"])
+    process = _context.Process(target=child.main, args=(end, settings, marks), name="outlast child", daemon=False)
     script = sys.modules["__main__"]
     with _starting:
         spec, script.__spec__ = script.__spec__, None
