@@ -38,6 +38,7 @@ class Way:
         self.open = asyncio.Event()
         self.taken = asyncio.Event()
         self._pumps: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     @asynccontextmanager
     async def built(self) -> AsyncGenerator[None]:
@@ -49,14 +50,20 @@ class Way:
             for pump in self._pumps:
                 pump.cancel()
             await asyncio.gather(*self._pumps, return_exceptions=True)
+            for writer in self._writers:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         self.taken.set()
         parts = urlsplit(self._redis_url)
         if parts.scheme == "unix":
             their_reader, their_writer = await asyncio.open_unix_connection(parts.path)
         else:
             their_reader, their_writer = await asyncio.open_connection(parts.hostname, parts.port)
+        self._writers.append(their_writer)
         for source, sink in ((reader, their_writer), (their_reader, writer)):
             self._pumps.add(asyncio.create_task(self._pump(source, sink)))
 

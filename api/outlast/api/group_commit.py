@@ -98,7 +98,8 @@ class GroupCommit:
                 _fail([*batch, *rest], Unavailable())
                 raise
             except Exception as error:  # noqa: BLE001 — each is told by its own statement what is wrong with it
-                log.warning("submissions.batch_refused", cause=repr(error.__cause__ or error), entries=len(batch))
+                cause = type(error.__cause__ or error).__name__
+                log.warning("submissions.batch_refused", cause=cause, entries=len(batch))
                 stored = set[UUID]()
             self._failures = 0
             rest = [*_answered(batch, stored), *rest]
