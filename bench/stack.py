@@ -91,11 +91,13 @@ class Stack:
             yield
 
     @asynccontextmanager
-    async def worker(self) -> AsyncGenerator[int]:
+    async def worker(self, **env: str) -> AsyncGenerator[int]:
         """A worker with as many children as there are cores; gives the parent's process id when it takes runs."""
         read, write = os.pipe()
         command = (sys.executable, "-m", "outlast.infra.cli", "worker")
-        async with self.process(*command, env={"OUTLAST_DEV_READY_FD": str(write)}, pass_fds=(write,)) as process:
+        async with self.process(
+            *command, env={"OUTLAST_DEV_READY_FD": str(write), **env}, pass_fds=(write,)
+        ) as process:
             os.close(write)
             try:
                 await asyncio.wait_for(asyncio.to_thread(os.read, read, 1), _PATIENCE_SECONDS)

@@ -91,7 +91,7 @@ async def _first_events(submit: str, events: str, body: bytes, first: bytes, cou
 
 
 async def _ours(stack: Stack) -> AsyncGenerator[None]:
-    async with stack.api(PORTS[0]), stack.worker():
+    async with stack.api(PORTS[0]), stack.worker(OUTLAST_CONCURRENCY="100"):
         yield
 
 
