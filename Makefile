@@ -3,10 +3,10 @@ PORT ?= 8000
 ARGS ?=
 export PYTHON
 
-.PHONY: help run test setup setup-lint lint format lock schema bench
+.PHONY: help run test setup setup-lint lint format lock schema bench bench-peers
 
 help: ## List these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s  %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s  %s\n' "$$name" "$$text"; done
 
 run: setup ## Start everything at http://127.0.0.1:8000 (PORT=8001 for another port); Ctrl-C stops it, the data stays
 	@exec .venv/bin/outlast dev --port $(PORT)
@@ -39,10 +39,19 @@ lock: ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for the ne
 	$(COMPILE) --group setup -c requirements.lock -o infra/setup.lock && \
 	$(COMPILE) --group build -c requirements.lock -o infra/docker/build.lock && \
 	$(COMPILE) pyproject.toml --extra api -c requirements.lock -o infra/docker/api.lock && \
-	$(COMPILE) pyproject.toml --extra worker -c requirements.lock -o infra/docker/worker.lock
+	$(COMPILE) pyproject.toml --extra worker -c requirements.lock -o infra/docker/worker.lock && \
+	$(COMPILE) bench/peers/requirements.in -o bench/peers/requirements.lock
 
 schema: setup ## Write infra/schema.sql, the migrations' result in one piece
 	@.venv/bin/python -m tests.support.schema
 
 bench: setup ## Measure throughput, latency and memory (ARGS="--only a,d" for some cases; see bench/README.md)
 	@exec .venv/bin/python -m bench.run $(ARGS)
+
+# The peers' packages are in an environment of their own: they would change what is locked for us.
+PEERS = .outlast/bench-peers
+bench-peers: setup ## Measure procrastinate, DBOS and plain Celery beside Outlast (ARGS="--only dbos" for some)
+	@uv=$$(sh infra/setup.sh uv) && export UV_SYSTEM_CERTS=$${UV_SYSTEM_CERTS:-1} && \
+	{ [ -x $(PEERS)/bin/python ] || "$$uv" venv --quiet --python .venv/bin/python $(PEERS); } && \
+	"$$uv" pip sync --quiet --python $(PEERS)/bin/python --require-hashes bench/peers/requirements.lock && \
+	exec .venv/bin/python -m bench.run_peers $(ARGS)

@@ -35,8 +35,12 @@ async def measure(names: list[str]) -> dict[str, list[Figure]]:
     async with running_stack() as stack:
         for name in names:
             say(f"{time.monotonic() - began:5.0f} s  ({name}) {CASES[name].__name__}")
-            figures[name] = await CASES[name](stack)
-            say(table(figures[name]))
+            try:
+                figures[name] = await CASES[name](stack)
+                say(table(figures[name]))
+            except Exception as error:  # noqa: BLE001 — the other cases are worth having
+                say(f"FAILED: {type(error).__name__}: {error}")
+                await stack.forget_runs()
     say(f"{time.monotonic() - began:5.0f} s  done")
     return figures
 
@@ -53,7 +57,7 @@ def main() -> None:
         parser.error(f"there is no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
     figures = asyncio.run(measure(names))
     print(table([figure for found in figures.values() for figure in found]))
-    print(f"written to {results.write(figures, whole=len(names) == len(CASES))}")
+    print(f"written to {results.write(figures, whole=len(figures) == len(CASES))}")
 
 
 if __name__ == "__main__":

@@ -79,9 +79,11 @@ class Stack:
     @asynccontextmanager
     async def api(self, port: int) -> AsyncGenerator[int]:
         """An API process; gives its process id when it answers."""
-        async with self.process(sys.executable, "-m", "outlast.infra.cli", "api", "--port", str(port)) as pid:
+        async with self.process(sys.executable, "-m", "outlast.infra.cli", "api", "--port", str(port)) as process:
             await until_answers(port, "/ready")
-            yield pid
+            if process.returncode is not None:
+                raise RuntimeError(f"port {port} is another's")
+            yield process.pid
 
     @asynccontextmanager
     async def apis(self) -> AsyncGenerator[None]:
@@ -89,25 +91,29 @@ class Stack:
             yield
 
     @asynccontextmanager
-    async def worker(self) -> AsyncGenerator[int]:
+    async def worker(self, **env: str) -> AsyncGenerator[int]:
         """A worker with as many children as there are cores; gives the parent's process id when it takes runs."""
         read, write = os.pipe()
         command = (sys.executable, "-m", "outlast.infra.cli", "worker")
-        async with self.process(*command, env={"OUTLAST_DEV_READY_FD": str(write)}, pass_fds=(write,)) as pid:
+        async with self.process(
+            *command, env={"OUTLAST_DEV_READY_FD": str(write), **env}, pass_fds=(write,)
+        ) as process:
             os.close(write)
             try:
                 await asyncio.wait_for(asyncio.to_thread(os.read, read, 1), _PATIENCE_SECONDS)
             finally:
                 os.close(read)
-            yield pid
+            yield process.pid
         await self.forget_runs()
 
     @asynccontextmanager
-    async def process(self, *command: str, env: Mapping[str, str] | None = None, **options: Any) -> AsyncGenerator[int]:
+    async def process(
+        self, *command: str, env: Mapping[str, str] | None = None, **options: Any
+    ) -> AsyncGenerator[asyncio.subprocess.Process]:
         """Any command, in the environment of the parts; ended at the end."""
         process = await asyncio.create_subprocess_exec(*command, env={**self._env, **(env or {})}, cwd=ROOT, **options)
         try:
-            yield process.pid
+            yield process
         finally:
             if process.returncode is None:
                 process.terminate()

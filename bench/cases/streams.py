@@ -17,7 +17,7 @@ STREAMS = (1000, 5000)
 SETTLE_SECONDS = 2.0
 SECONDS = 5.0
 OPENING_AT_ONCE = 50
-LIFE_SECONDS = 90  # of the runs: longer than all streams take
+LIFE_SECONDS = 600  # of the runs: longer than anything takes here; they end with their worker
 
 
 @dataclass(frozen=True, slots=True)
