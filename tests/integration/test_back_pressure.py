@@ -17,6 +17,7 @@ from outlast.shared.settings import Settings
 from outlast.shared.store import submissions
 from tests.support.runs import a_submission, claimed, submitted
 from tests.support.service import serving, worker
+from tests.support.waiting import until
 
 
 async def echo(request: Request, _context: Context):
@@ -74,6 +75,31 @@ async def test_one_principals_limit_is_not_anothers(settings: Settings, database
     assert [await submit(p) for p in "AAABBAB"] == [None, None, "principal_queue_full", None, None,
                                                     "principal_queue_full", "principal_queue_full"]  # fmt: skip
     assert [await submit(p) for p in "CDA"] == [None, "queue_full", "queue_full"]
+
+
+async def test_nobody_is_refused_for_what_was_counted_twice(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission = Admission(database, limited(settings, max_queued=2))
+
+    async def refused() -> bool:
+        try:
+            await admission.check(a_submission())
+        except QueueFull:
+            return True
+        return False
+
+    with monkeypatch.context() as at_once:
+        at_once.setattr("outlast.api.admission._COUNT_SECONDS", 0)
+        at_once.setattr("outlast.api.admission._COUNT_SHARE", 1e9)
+        bounds = await admission.check(a_submission())
+    with through(bounds):
+        await submitted(database)
+        await until(refused)  # counted while it was on its way, though it is stored: perhaps two
+    assert not await refused()
+    with through(await admission.check(a_submission())):
+        await submitted(database)
+    assert await refused() and await refused()
 
 
 async def test_what_was_not_stored_does_not_count(settings: Settings, database: Database) -> None:

@@ -87,6 +87,7 @@ class _Bound:
         self._counted = 0
         self._since = 0  # accepted since the count began, and those on their way then: it may have missed them
         self._since_next: int | None = None  # the same for the count that is under way
+        self._doubtful = 0  # of those, the ones that the count may have seen: they may be counted twice
         self._on_their_way = 0
         self._refused = 0  # since the last count
         self._drained_per_second = 0.0
@@ -120,7 +121,8 @@ class _Bound:
 
     async def count_when_due(self) -> None:
         """Begin to count again when it is time. Waits for it when the answer depends on it."""
-        if self._counting is None and self._now() >= self._due:
+        due = self._now() >= self._due or (self.full and self._doubtful > 0)
+        if self._counting is None and due:
             self._counting = asyncio.create_task(self._count())
         if self._counting is not None and (self.full or self._began == -math.inf):
             await asyncio.shield(self._counting)
@@ -142,6 +144,7 @@ class _Bound:
                 drained = max(earlier - counted, 0) / (began - self._began)
                 self._drained_per_second = (self._drained_per_second + drained) / 2 or drained
             self._counted, self._since, self._began, self._refused = counted, self._since_next, began, 0
+            self._doubtful = self._since_next
         finally:
             self._since_next = self._counting = None
             self._due = self._now() + max(_COUNT_SECONDS, (self._now() - began) / _COUNT_SHARE)
