@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from outlast.api.group_commit import GroupCommit
+from outlast.api.metrics import Metrics
 from outlast.infra.embedded import Postgres
 from outlast.infra.migrate import migrate, shipped
 from outlast.shared.connections import Database, fixed
@@ -28,7 +29,7 @@ TOO_LONG: dict[str, Any] = {"thread": "".join(_letters[:512]), "principal": "".j
 
 @pytest.fixture
 async def commit(database: Database) -> AsyncGenerator[GroupCommit]:
-    async with GroupCommit(database).running() as running:
+    async with GroupCommit(database, Metrics()).running() as running:
         yield running
 
 
@@ -151,7 +152,7 @@ async def test_a_request_that_is_given_up_disturbs_nobody(database: Database, co
 
 
 async def test_one_key_at_two_replicas_at_once_is_one_run(database: Database) -> None:
-    async with GroupCommit(database).running() as one, GroupCommit(database).running() as other:
+    async with GroupCommit(database, Metrics()).running() as one, GroupCommit(database, Metrics()).running() as other:
         for n in range(20):
             key = {"idempotency_key": f"k{n}", "request_digest": b"d"}
             stored = await asyncio.gather(*(where.store(an_entry(**key)) for where in (one, other, one, other)))
@@ -261,7 +262,7 @@ async def test_a_database_that_is_back_in_time_is_waited_for(tmp_path: Path) -> 
     try:
         database = Database(fixed(server.url), schema="outlast", application="tests")
         await migrate(database, shipped())
-        async with database.pooled(max_connections=3), GroupCommit(database).running() as commit:
+        async with database.pooled(max_connections=3), GroupCommit(database, Metrics()).running() as commit:
             await commit.store(an_entry())
             await asyncio.to_thread(server.kill)
             waiting = [asyncio.create_task(commit.store(an_entry())) for _ in range(50)]

@@ -18,11 +18,13 @@ from outlast.shared.sweep import Sweep
 
 from . import errors
 from .admission import Admission
-from .authentication import identify
+from .authentication import identify, only_admins
 from .group_commit import GroupCommit
 from .keyring import Keyring
+from .metrics import Metrics, ReplicaState
+from .overviews import Overviews
 from .request_ids import RequestIds
-from .routes import health, models, responses
+from .routes import admin, health, metrics, models, responses
 from .schemas import CreateResponse
 from .services import Services
 from .tail import Tail
@@ -41,15 +43,26 @@ def create_app(settings: Settings) -> FastAPI:
         async with database.pooled(max_connections=settings.api_connections):
             await database.run(schema.check, patience_seconds=30)
             doorbell.start()
+            sweep, measured = Sweep(database, settings, doorbell), Metrics()
             try:
                 async with (
-                    GroupCommit(database).running() as commit,
+                    GroupCommit(database, measured).running() as commit,
                     Tail(database, settings).running() as tail,
                     Keyring(database).running() as keyring,
-                    _running(Sweep(database, settings, doorbell)),
+                    _running(sweep),
                 ):
-                    admission = Admission(database, settings)
-                    app.state.services = Services(settings, database, tail, admission, commit, doorbell, keyring)
+                    measured.registry.register(ReplicaState(database, tail, doorbell, sweep))
+                    app.state.services = Services(
+                        settings=settings,
+                        database=database,
+                        tail=tail,
+                        admission=Admission(database, settings),
+                        group_commit=commit,
+                        doorbell=doorbell,
+                        keyring=keyring,
+                        metrics=measured,
+                        overviews=Overviews(database, settings),
+                    )
                     yield
             finally:
                 doorbell.stop()
@@ -66,6 +79,8 @@ def create_app(settings: Settings) -> FastAPI:
     for prefix in ("", "/v1"):
         for module in (responses, models):
             app.include_router(module.router, prefix=prefix, include_in_schema=prefix == "/v1", dependencies=with_key)
+    app.include_router(admin.router, dependencies=[Depends(only_admins)])
+    app.include_router(metrics.router)
     app.include_router(health.router)
     app.add_middleware(RequestIds)
     errors.install(app)

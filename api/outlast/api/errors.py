@@ -31,6 +31,8 @@ _FAMILIES: dict[type[errors.OutlastError], tuple[int, str]] = {
     errors.OutlastError: (500, "server_error"),
 }
 
+_COUNTED = (401, 403, 429)  # what a caller's key or a limit keeps out
+
 
 class TooLarge(errors.Invalid):
     """The request body is too large."""
@@ -76,9 +78,12 @@ def answer(error: errors.OutlastError) -> Response:
     return Json(error_body(error.message, type=kind, param=error.param, code=error.code), status, headers)
 
 
-async def _ours(_request: Request, error: Exception) -> Response:
+async def _ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.OutlastError)
-    return answer(error)
+    refusal = answer(error)
+    if refusal.status_code in _COUNTED:
+        request.app.state.services.metrics.requests_refused.labels(code=error.code).inc()
+    return refusal
 
 
 async def _http(request: Request, error: Exception) -> Response:

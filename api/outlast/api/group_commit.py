@@ -17,6 +17,8 @@ from outlast.shared.domain.errors import Unavailable
 from outlast.shared.store import submissions
 from outlast.shared.store.submissions import BATCH_SESSION, Entry
 
+from .metrics import Metrics
+
 log = structlog.get_logger()
 
 _BATCH_ENTRIES = 256
@@ -42,9 +44,10 @@ class _Waiting:
 class GroupCommit:
     """Stores runs. One batch at a time is under way, on a connection of its own."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
         self._connection = database.dedicated(**BATCH_SESSION)
+        self._metrics = metrics
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._failures = 0
@@ -89,6 +92,7 @@ class GroupCommit:
         """Store what waits, as far as it fits into one batch; what it does not store goes alone."""
         batch, rest = _shared(self._take())
         if batch:
+            began = self._loop.time()
             try:
                 stored = await self._connection.run(lambda c: submissions.submit_batch(c, [w.entry for w in batch]))
             except Unavailable as error:
@@ -101,6 +105,9 @@ class GroupCommit:
                 cause = type(error.__cause__ or error).__name__
                 log.warning("submissions.batch_refused", cause=cause, entries=len(batch))
                 stored = set[UUID]()
+            else:
+                self._metrics.submission_batch_runs.observe(len(stored))
+                self._metrics.submission_commit_seconds.observe(self._loop.time() - began)
             self._failures = 0
             rest = [*_answered(batch, stored), *rest]
         self._send_alone(rest)

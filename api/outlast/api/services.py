@@ -14,6 +14,8 @@ from outlast.shared.settings import Settings
 from .admission import Admission
 from .group_commit import GroupCommit
 from .keyring import Keyring
+from .metrics import Metrics
+from .overviews import Overviews
 from .tail import Tail
 
 
@@ -26,6 +28,8 @@ class Services:
     group_commit: GroupCommit
     doorbell: Doorbell
     keyring: Keyring
+    metrics: Metrics
+    overviews: Overviews
 
 
 async def services(request: Request) -> Services:  # a plain function would be called in a thread, for each request

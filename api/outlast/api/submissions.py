@@ -117,6 +117,7 @@ async def _store(services: Services, submission: Submission, body: dict[str, Any
     with through(await services.admission.check(submission)):
         if await services.group_commit.store(entry) != submission.run_id:
             raise _KeyTaken
+    services.metrics.runs_accepted.inc()
     services.doorbell.ring(submission.queue, submission.run_id)
     return Submitted(_queued(submission, entry.log), response)
 

@@ -133,6 +133,10 @@ class Database:
             raise Unavailable(_why_not_connected(error)) from error
         return connection
 
+    def pool_stats(self) -> dict[str, int]:
+        """psycopg_pool's numbers: what is open and free, and how often and how long work has waited for it."""
+        return self._pool.get_stats() if self._pool is not None else {}
+
     def dedicated(self, **session: str) -> Dedicated:
         """A connection for one task. ``session`` overrides settings of it."""
         return Dedicated(self, session)
@@ -185,5 +189,5 @@ def _mismatch(error: Exception) -> SchemaMismatch:
 def _why_not_connected(error: Exception) -> str:
     """The server's reason without the address, which may hold a password."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    reason = lines[0].rpartition(": ")[2] if lines else type(error).__name__
+    reason = lines[0].rpartition(": ")[2].strip() if lines else type(error).__name__
     return f"The database cannot be reached: {reason}"

@@ -45,6 +45,8 @@ class Tail:
         self._now = asyncio.get_running_loop().time
         self.listening = False
         self.stopping = False
+        self.events_taken = 0
+        """By all viewers, since this replica started."""
 
     @property
     def streams(self) -> int:
@@ -106,6 +108,7 @@ class Tail:
             else:
                 batch = viewer.take()
             if batch is not None:
+                self.events_taken += len(batch.frames)
                 viewer.quiet_since = self._now()
                 return batch
             await viewer.wait()

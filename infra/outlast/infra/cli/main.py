@@ -98,3 +98,14 @@ def ask(
     text = sys.stdin.read() if question == "-" else question
     with explained():
         raise typer.Exit(needed("ask").ask(text, model=model, conversation=conversation, url=url))
+
+
+@app.command()
+def queue(
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once; also when this is not a terminal.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Once, as JSON.")] = False,
+) -> None:
+    """What waits, what runs and who works, on one screen."""
+    with explained():
+        raise typer.Exit(needed("queue").show(interval=interval, once=once, as_json=as_json))
