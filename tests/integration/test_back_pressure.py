@@ -159,3 +159,19 @@ async def test_the_openai_client_comes_through_when_the_queue_has_drained(settin
                 assert answer.output_text == "at last"  # type: ignore[union-attr]
             else:
                 assert answer.status == "queued"  # type: ignore[union-attr]
+
+
+async def test_a_queue_too_long_to_be_counted_is_estimated(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submissions, "COUNTED_EXACTLY", 5)
+    for _ in range(4):
+        await submitted(database)
+
+    async def count() -> int:
+        return await database.run(lambda c: submissions.count_queued(c, 1000))
+
+    assert await count() == 4
+    for _ in range(6):
+        await submitted(database)
+    assert 5 <= await count() <= 1000
+    await database.run(lambda c: c.execute("VACUUM ANALYZE runs"))
+    assert await count() == 10

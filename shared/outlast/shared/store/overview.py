@@ -101,7 +101,7 @@ SELECT count(*) FROM (
     ORDER BY id LIMIT %(most)s) s
 """
 # What the planner would expect in this index: rows a page at the last vacuum or analyze, times its pages now.
-_ESTIMATE = """
+ESTIMATED_QUEUED = """
 SELECT (pg_relation_size(oid) / current_setting('block_size')::int
         * CASE WHEN relpages > 0 AND reltuples > 0 THEN reltuples / relpages ELSE 100 END)::bigint
 FROM pg_class WHERE oid = 'runs_backlog'::regclass
@@ -123,7 +123,7 @@ async def read(connection: Connection, *, submitted_seconds: float, beat_seconds
             "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
             (list(limits), list(limits.values())),
         )
-        statements = (_READY, _WAITING, _RUNNING, _SUBMITTED, _ESTIMATE, _WORKERS)
+        statements = (_READY, _WAITING, _RUNNING, _SUBMITTED, ESTIMATED_QUEUED, _WORKERS)
         cursors = [await connection.execute(statement, values) for statement in statements]
         ready, waiting, running, submitted, estimate, workers = [await cursor.fetchall() for cursor in cursors]
     queues, by_agent = _queues(ready, waiting, running, workers)
