@@ -7,7 +7,7 @@ import os
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from outlast.shared.store import claims, leases, workers
 from outlast.shared.sweep import Sweep
 
 from .attempt import Outcome, Stop
+from .background import Background
 
 log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ class Dispatcher:
         self._claim_unanswered = False
         self._draining = False
         self._changed = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._counters: Counter[str] = Counter()
 
     # -- executors -----------------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ class Dispatcher:
     def add(self, executor: Executor) -> None:
         """It is ready: give it runs."""
         self._executors[executor] = set()
-        self._soon(self._claim_quietly())
+        self._background.start(self._claim_quietly())
 
     def lost(self, executor: Executor, cause: str, executing: Lease | None) -> None:
         """It died, and took its attempts with it: their runs go back to the head of the queue at once.
@@ -83,7 +84,7 @@ class Dispatcher:
         charged = {executing} if executing in held else held
         for attempts, charge in ((charged, True), (held - charged, False)):
             if attempts:
-                self._soon(self._hand_back(list(attempts), cause, charge=charge))
+                self._background.start(self._hand_back(list(attempts), cause, charge=charge))
 
     def ended(self, lease: Lease, outcome: Outcome) -> None:
         """An attempt is over, and its slot is free."""
@@ -94,7 +95,7 @@ class Dispatcher:
         self._counters[f"runs_{outcome.status}" if outcome.status else "attempts_without_end"] += 1
         self._counters["events"] += outcome.events
         self._tell_changed()
-        self._soon(self._claim_quietly())
+        self._background.start(self._claim_quietly())
 
     async def _hand_back(self, held: Sequence[Lease], cause: str, *, charge: bool) -> None:
         """Until it is done: nobody renews these leases any more, so when all fails they end by themselves."""
@@ -185,7 +186,7 @@ class Dispatcher:
         for executor, assigned in given.items():
             executor.start(assigned)
         if homeless:
-            self._soon(self._hand_back(homeless, "worker_changed", charge=False))
+            self._background.start(self._hand_back(homeless, "worker_changed", charge=False))
 
     async def _claim_quietly(self) -> None:
         try:
@@ -226,7 +227,7 @@ class Dispatcher:
             owned = await self._database.run(lambda c: leases.owned_by(c, self._owner), patience_seconds=0)
             self._claim_unanswered = False
         if unknown := [lease for lease in owned if lease not in self._held]:
-            self._soon(self._hand_back(unknown, "claim_unanswered", charge=False))
+            self._background.start(self._hand_back(unknown, "claim_unanswered", charge=False))
 
     async def _report(self) -> None:
         taken_back = {"runs_taken_back": self._sweep.taken_back}
@@ -278,8 +279,7 @@ class Dispatcher:
         if held := list(self._held):
             self._held.clear()
             await self._hand_back(held, "worker_drained", charge=False)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._settings.lease_seconds)
+        await self._background.wait(self._settings.lease_seconds)
         try:
             await self._database.run(lambda c: workers.forget(c, self._owner), patience_seconds=0)
         except OutlastError as error:
@@ -296,8 +296,3 @@ class Dispatcher:
     def _tell_changed(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-    def _soon(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)  # the loop itself keeps weak references only
-        task.add_done_callback(self._tasks.discard)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -16,6 +16,7 @@ from outlast.shared.settings import Settings
 from outlast.shared.store import runs, schema
 
 from .attempt import Attempt, Outcome, Stop
+from .background import Background
 from .executing import execute_as
 from .flusher import Flusher
 
@@ -36,12 +37,12 @@ class Runtime:
         # By lease: a run that was lost may be claimed again here while its lost attempt is still ending.
         self._attempts: dict[Lease, Attempt | None] = {}  # None: its run is being read
         self._stopped_early: dict[Lease, Stop] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     def start(self, leases: Sequence[Lease]) -> None:
         """Begin an attempt for each of these leases. ``ended`` is called once for every one, however it ends."""
         self._attempts |= dict.fromkeys(leases)
-        self._spawn(self._start(leases))
+        self._background.start(self._start(leases))
 
     def stop(self, lease: Lease, why: Stop) -> None:
         """End this attempt; one that has ended already is not worth a word."""
@@ -62,7 +63,7 @@ class Runtime:
             self._attempts[attempt.lease] = attempt
             if why := self._stopped_early.pop(attempt.lease, None):
                 attempt.stop(why)
-            self._spawn(self._attempt(attempt))
+            self._background.start(self._attempt(attempt))
         for lease in set(leases) - {Lease(run.run_id, run.attempt) for run in found}:
             self._end(lease, Outcome())
 
@@ -83,20 +84,15 @@ class Runtime:
         self._stopped_early.pop(lease, None)
         self._ended(lease, outcome)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)  # the loop itself keeps weak references only
-        task.add_done_callback(self._tasks.discard)
-
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Runtime]:
         flushing = asyncio.create_task(self._flusher.run_forever())
         try:
             yield self
         finally:
-            for task in [*self._tasks, flushing]:
-                task.cancel()
-            await asyncio.gather(*self._tasks, flushing, return_exceptions=True)
+            await self._background.cancel()
+            flushing.cancel()
+            await asyncio.wait({flushing})
 
 
 @asynccontextmanager
