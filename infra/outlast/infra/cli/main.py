@@ -67,10 +67,15 @@ def api(
 
 
 @app.command()
-def worker() -> None:
-    """One worker. Needs DATABASE_URL, REDIS_URL and OUTLAST_AGENTS."""
+def worker(
+    children: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes that run agents; one for each core otherwise.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Runs at once in each child; 100 otherwise.")] = None,
+) -> None:
+    """One worker: a parent and its children. Needs DATABASE_URL, REDIS_URL and OUTLAST_AGENTS."""
     with explained():
-        raise typer.Exit(parts.run_worker())
+        raise typer.Exit(parts.run_worker(children=children, concurrency=concurrency))
 
 
 @app.command()

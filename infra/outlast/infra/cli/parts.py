@@ -31,8 +31,8 @@ def run_api(host: str, port: int) -> None:
     _side("api", "outlast.api.server").serve(config, host=host, port=port)
 
 
-def run_worker() -> int:
-    config = settings.load()
+def run_worker(**given: int | None) -> int:
+    config = settings.load(**{name: value for name, value in given.items() if value is not None})
     logs.configure(config, part="worker")
     supervised.follow_parent()
     return _side("worker", "outlast.worker.app").run_worker(config, on_ready=supervised.tell_ready)
