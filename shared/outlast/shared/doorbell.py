@@ -23,6 +23,7 @@ log = structlog.get_logger()
 TASK = "outlast.doorbell"
 _BELLS_A_ROUND = 4  # of one queue: enough to wake several workers
 _ROUND_SECONDS = 0.01
+_LONGEST_ROUND_SECONDS = 0.05
 _SHARE = 0.05  # of the interpreter's time: 0.5 ms a bell
 _RETRY_SECONDS = 1.0
 _STOP_SECONDS = 1.5
@@ -136,8 +137,9 @@ class Doorbell:
                     ignore_result=True,
                     retry=False,
                 )
-            # What it takes from the requests is bounded, however many come.
-            self._stopping.wait(max(_ROUND_SECONDS, (time.thread_time() - began) / _SHARE))
+            # What it takes from the requests is bounded, however many come; but a slow first bell delays no second one.
+            share = (time.thread_time() - began) / _SHARE
+            self._stopping.wait(min(max(share, _ROUND_SECONDS), _LONGEST_ROUND_SECONDS))
 
     def _next_round(self, connection: BrokerConnection) -> list[tuple[str, UUID | None]]:
         """The bells to ring now; waits for some. None: those that wait need not be rung, or it is time to stop."""
