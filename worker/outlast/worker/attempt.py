@@ -193,7 +193,7 @@ def _spent(run: Run) -> AgentError:
     times = run.charged_attempts
     return AgentError(
         f"The run was given up: {times} of its attempts ended with the death of their process "
-        f"(OUTLAST_MAX_ATTEMPTS; the last attempt: {run.last_cause}).",
+        f"(OUTLAST_MAX_ATTEMPTS; the last of them: {run.last_cause}).",
         code="max_attempts_exceeded",
     )
 

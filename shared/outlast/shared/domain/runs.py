@@ -80,7 +80,7 @@ class Run:
     charged_attempts: int = 0
     """Attempts that ended with the death of the process they ran in."""
     last_cause: str | None = None
-    """Why the attempt before this one ended."""
+    """Why the latest of the charged attempts ended; without any, the latest of all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,8 +47,8 @@ r AS MATERIALIZED (
 l AS (
     DELETE FROM run_leases USING d WHERE run_leases.run_id = d.run_id AND run_leases.attempt = d.attempt {still}
     AND run_leases.run_id = ANY(ARRAY(SELECT id FROM r)) RETURNING run_leases.run_id)
-UPDATE runs SET status = 'queued', ready = true, last_cause = %(cause)s,
-       charged_attempts = charged_attempts + %(charge)s::int
+UPDATE runs SET status = 'queued', ready = true, charged_attempts = charged_attempts + %(charge)s::int,
+       last_cause = CASE WHEN %(charge)s::int = 1 OR charged_attempts = 0 THEN %(cause)s ELSE last_cause END
 WHERE id = ANY(ARRAY(SELECT run_id FROM l)) RETURNING id
 """
 _RELEASE = "WITH d AS (SELECT * FROM unnest(%(run_ids)b::uuid[], %(attempts)b::int[]) AS d(run_id, attempt))," + (
