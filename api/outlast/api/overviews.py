@@ -39,7 +39,7 @@ class Overviews:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 return await self._database.run(
                     lambda c: overview.read(c, submitted_seconds=_SUBMITTED_SECONDS, beat_seconds=self._beat_seconds),
-                    patience_seconds=0,
+                    patience_seconds=_PATIENCE_SECONDS / 2,  # a restarted database has left dead connections behind
                 )
         except TimeoutError:
             return Unavailable()

@@ -208,7 +208,8 @@ class Dispatcher:
         if not held:
             return
         renewal = await self._database.run(
-            lambda c: leases.renew(c, held, lease_seconds=self._settings.lease_seconds), patience_seconds=0
+            lambda c: leases.renew(c, held, lease_seconds=self._settings.lease_seconds),
+            patience_seconds=self._settings.beat_seconds,  # a restarted database has left dead connections behind
         )
         for lease in held:
             executor = self._held.get(lease)
