@@ -153,9 +153,6 @@ class Doorbell:
         return bells + [(queue, None) for queue in silent if not self._holds_bells(connection, queue)]
 
     def _holds_bells(self, connection: BrokerConnection, queue: str) -> bool:
-        try:
-            channel: Any = connection.default_channel
-            declared = channel.queue_declare(broker_queue(self._schema, queue), passive=True)
-        except connection.channel_errors:  # there is no such queue: on Redis, an empty one
-            return False
-        return declared.message_count > 0
+        channel: Any = connection.default_channel
+        # Not passive: over Redis kombu then asks for a key without our prefix, and finds no queue.
+        return channel.queue_declare(broker_queue(self._schema, queue)).message_count > 0

@@ -43,26 +43,32 @@ class Sweep:
         """Runs that this sweep took from dead workers."""
 
     async def run_forever(self) -> None:
+        """Look again and again until cancelled."""
         try:
             while True:
                 busy = True
                 try:
                     busy = (await self.look()).busy
                 except OutlastError as error:  # the database is away, or has another schema
-                    self._working_since = None
                     log.warning("sweep.missed", error=error.message)
                 except Exception:  # the next look is soon
                     log.exception("sweep.broke")
-                    self._working_since = None
                 seconds = self._settings.sweep_seconds if busy else self._settings.beat_seconds
                 await asyncio.sleep(seconds * random.uniform(0.9, 1.1))
         finally:
-            await self._connection.close()
+            await self.close()
+
+    async def close(self) -> None:
+        await self._connection.close()
 
     async def look(self) -> Swept:
         """Look once. Raises Unavailable. Bells are rung after the transaction, which holds the leader's lock."""
         patient = self._has_been_patient()
-        swept = await self._connection.run(lambda c: self._sweep(c, take_back=patient))
+        try:
+            swept = await self._connection.run(lambda c: self._sweep(c, take_back=patient))
+        except BaseException:
+            self._working_since = None
+            raise
         for queue in swept.ready_queues:
             self._doorbell.ring_if_silent(queue)
         return swept
