@@ -131,6 +131,9 @@ class Database:
         except TRANSIENT as error:
             await connection.close()
             raise Unavailable(_why_not_connected(error)) from error
+        except BaseException:  # cancelled, most of all
+            await connection.close()
+            raise
         return connection
 
     def pool_stats(self) -> dict[str, int]:

@@ -149,8 +149,9 @@ class Children:
             began = loop.time()
             try:
                 reason = await self._live(ready)
-            except OSError as error:
-                reason = f"no process could be started: {error}"
+            except Exception as error:  # the fork server died just then, or there is no memory for one more
+                log.exception("child.broke")
+                reason = f"A child of the worker could not be started: {type(error).__name__}"
             if self._stopping:
                 return
             if not ready.is_set():
