@@ -7,6 +7,7 @@ missing delays a takeover and nothing else.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -39,6 +40,7 @@ class Sweep:
         self._doorbell = doorbell
         self._working_since: float | None = None
         self._looked_at = 0.0
+        self._tidied_at = -math.inf
         self.taken_back = 0
         """Runs that this sweep took from dead workers."""
 
@@ -84,13 +86,22 @@ class Sweep:
             self._working_since = now
         return now - self._working_since >= self._settings.lease_seconds
 
+    def _is_time_to_tidy(self) -> bool:
+        """What is hardly ever needed is looked for once a beat: it costs a probe for each thread that waits."""
+        now = asyncio.get_running_loop().time()
+        due = now - self._tidied_at >= self._settings.beat_seconds
+        if due:
+            self._tidied_at = now
+        return due
+
     async def _sweep(self, connection: Connection, *, take_back: bool) -> Swept:
         async with connection.transaction():
             if not await sweeping.lead(connection):
                 return Swept(busy=True)
             taken = await sweeping.take_back_expired(connection) if take_back else []
-            await sweeping.promote_orphans(connection)
-            await workers.forget_silent(connection)
+            if self._is_time_to_tidy():
+                await sweeping.promote_orphans(connection)
+                await workers.forget_silent(connection)
             ready = await sweeping.ready_queues(connection)
             busy = bool(ready) or await sweeping.anything_runs(connection)
         for run_id in taken:
