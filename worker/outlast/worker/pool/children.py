@@ -121,7 +121,7 @@ class Child:
 
 
 class Children:
-    """As many as the settings say, each replaced when it dies: at once, and with growing pauses if it keeps dying."""
+    """As many as the settings say. One that dies is replaced at once, or after a pause if it keeps dying by itself."""
 
     def __init__(self, settings: Settings, dispatcher: Dispatcher) -> None:
         self._settings = settings
@@ -146,9 +146,9 @@ class Children:
         loop = asyncio.get_running_loop()
         deaths = 0
         while not self._stopping:
-            began = loop.time()
+            began, offender, reason = loop.time(), None, None
             try:
-                reason = await self._live(ready)
+                reason, offender = await self._live(ready)
             except Exception as error:  # the fork server died just then, or there is no memory for one more
                 log.exception("child.broke")
                 reason = f"A child of the worker could not be started: {type(error).__name__}"
@@ -158,11 +158,13 @@ class Children:
                 raise SettingsError(reason or "A child of the worker died before it was ready; its log says more")
             if reason:
                 log.error("child.cannot_start", reason=reason)
-            deaths = 0 if loop.time() - began > _STEADY_SECONDS else deaths + 1
+            # A run that kills its process is given up soon; the others must not wait for that.
+            explained = offender is not None or loop.time() - began > _STEADY_SECONDS
+            deaths = 0 if explained else deaths + 1
             await asyncio.sleep(_PAUSES_SECONDS[min(deaths, len(_PAUSES_SECONDS)) - 1] if deaths else 0)
 
-    async def _live(self, ready: asyncio.Event) -> str | None:
-        """One child, from its start to its end."""
+    async def _live(self, ready: asyncio.Event) -> tuple[str | None, Lease | None]:
+        """One child, from its start to its end: why it could not start, and whose code was executing when it died."""
         living = await Child.start_process(self._settings)
         pid = living.pid
         self._living.add(living)
@@ -178,7 +180,7 @@ class Children:
         if not self._stopping and ready.is_set():
             log.warning("child.died", pid=pid, exit_code=code)
             self._dispatcher.lost(living, _cause(code), living.executing)
-        return reason
+        return reason, living.executing
 
     async def stop(self) -> None:
         """End them; whoever does not go is killed."""
