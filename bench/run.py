@@ -5,13 +5,12 @@ bench/README.md says what each case measures and what the figures are not.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Callable
 
 from bench import results
+from bench.arguments import chosen, say
 from bench.cases import accepting, claiming, delivery, execution, streams
 from bench.figures import Figure, table
 from bench.stack import Stack, running_stack
@@ -45,16 +44,8 @@ async def measure(names: list[str]) -> dict[str, list[Figure]]:
     return figures
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", metavar="a,d", default=",".join(CASES), help="some of the cases")
-    names = parser.parse_args().only.split(",")
-    if unknown := set(names) - set(CASES):
-        parser.error(f"there is no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    names = chosen("make bench", CASES)
     figures = asyncio.run(measure(names))
     print(table([figure for found in figures.values() for figure in found]))
     print(f"written to {results.write(figures, whole=len(figures) == len(CASES))}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 
 from bench import results
+from bench.arguments import chosen, say
 from bench.cases.peers import PEERS, PYTHON, measure
 from bench.figures import Figure, table
-from bench.run import say
 from bench.stack import ROOT, running_stack
 
 
@@ -23,13 +22,9 @@ async def measure_all(names: list[str]) -> dict[str, list[Figure]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__)
-    parser.add_argument("--only", metavar="outlast,dbos", default=",".join(PEERS), help="some of them")
-    names = parser.parse_args().only.split(",")
-    if unknown := set(names) - set(PEERS):
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
+    names = chosen("make bench-peers", PEERS)
     if not PYTHON.exists():
-        parser.error(f"{PYTHON.relative_to(ROOT)} is missing: `make bench-peers` makes it")
+        raise SystemExit(f"{PYTHON.relative_to(ROOT)} is missing: `make bench-peers` makes it")
     figures = asyncio.run(measure_all(names))
     for name, found in figures.items():
         print(f"{name}\n{table(found)}\n")

@@ -32,8 +32,8 @@ class Peer:
 
     start: Callable[[Stack], AsyncGenerator[None]]
     done: Callable[[Stack], Awaitable[float]]
-    submit: str = "/work"
-    events: str = "/work/{}/events"
+    submit: str = "/runs"
+    events: str = "/runs/{}/events"
     body: bytes = THEIRS
     first: bytes = b"data: "
     analyze: str | None = None

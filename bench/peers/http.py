@@ -1,4 +1,4 @@
-"""What every peer's app answers: POST /work, GET /work/{id}/events, GET /done."""
+"""What every peer's app answers: POST /runs, GET /runs/{id}/events, GET /done."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def serve(
     """Serve at the port that the command line names. ``options`` are FastAPI's."""
     app = FastAPI(**options)
 
-    @app.post("/work")
+    @app.post("/runs")
     async def post(request: Request) -> Response:
         return JSONResponse({"id": await accept(await request.json())})
 
-    @app.get("/work/{work}/events")
-    async def events(work: str) -> Response:
-        return StreamingResponse(_frames(follow(work)), media_type="text/event-stream")
+    @app.get("/runs/{run}/events")
+    async def events(run: str) -> Response:
+        return StreamingResponse(_frames(follow(run)), media_type="text/event-stream")
 
     @app.get("/done")
     async def count() -> Response:

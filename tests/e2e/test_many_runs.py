@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from tests.support.waiting import until
 RUNS = 2000
 CLIENTS = 8
 WORDS = 14  # with what is around them, twenty events
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks processes up in /proc")
 
 
 @pytest.fixture

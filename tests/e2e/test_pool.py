@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from outlast.shared.connections import Database
 from tests.support.log import check_log, stored_lines
 from tests.support.processes import Part, Parts, agent_processes, alive, descendants, free_port, parent_of, parts
 from tests.support.waiting import until_sync
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks processes up in /proc")
 
 
 class Pool:

@@ -12,6 +12,7 @@ from outlast.shared.connections import Connection, Database, fixed
 from outlast.shared.domain.runs import Lease
 from outlast.shared.store import claims, leases, runs
 from outlast.shared.store.claims import RunningLimits
+from tests.support.bulk import fill, work_on
 from tests.support.runs import finish, submitted
 
 QUEUED = 100_000
@@ -29,21 +30,6 @@ async def principals(database: Database, limit: int, **options: Any) -> list[str
     return [found[lease.run_id].principal for lease in taken]
 
 
-async def fill(connection: Connection, count: int, principal: str = "busy") -> None:
-    """That many runs, as if submitted one after the other."""
-    await connection.execute(
-        """WITH t AS (INSERT INTO threads (id, principal, name)
-                      SELECT gen_random_uuid(), %(principal)s, n::text FROM generate_series(1, %(count)s) n
-                      RETURNING id, name),
-           r AS (INSERT INTO runs (id, principal, thread_id, agent, turn, ready, created_at, timeout_seconds,
-                                   background, store, tool_items, request)
-                 SELECT gen_random_uuid(), %(principal)s, id, 'test', name::int, true, now(), 60, true, true, 'hidden',
-                        '{"input": "x"}' FROM t RETURNING id)
-           INSERT INTO run_heads (run_id, last_seq) SELECT id, 1 FROM r""",
-        {"principal": principal, "count": count},
-    )
-
-
 @pytest.mark.parametrize("analysed", [True, False])
 @pytest.mark.parametrize("limits", [RunningLimits(), RunningLimits(per_principal=QUEUED, per_agent={"*": QUEUED})])
 async def test_a_claim_touches_no_more_rows_of_a_long_queue_than_it_takes(
@@ -57,25 +43,14 @@ async def test_a_claim_touches_no_more_rows_of_a_long_queue_than_it_takes(
         for _ in range(7):  # the server has settled on a plan for any parameters, made while there was nothing
             await claim(connection, running_limits=limits)
         await fill(connection, QUEUED)
-        before = await work_on_runs(connection)
+        before = await work_on(connection, "runs")
 
         taken = await claim(connection, 16, running_limits=limits)
 
-        scans, rows = (after - then for after, then in zip(await work_on_runs(connection), before, strict=True))
+        scans, rows = (after - then for after, then in zip(await work_on(connection, "runs"), before, strict=True))
     assert len(taken) == 16
     assert scans == 0
     assert rows <= 10 * len(taken)
-
-
-async def work_on_runs(connection: Connection) -> tuple[int, int]:
-    """Sequential scans of the table, and rows fetched by index, so far."""
-    await connection.execute("SELECT pg_stat_force_next_flush()")
-    cursor = await connection.execute(
-        "SELECT seq_scan, idx_tup_fetch FROM pg_stat_user_tables WHERE schemaname = 'outlast' AND relname = 'runs'"
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return row
 
 
 async def test_ten_thousand_runs_of_one_principal_delay_anothers_by_one_slot(database: Database) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from outlast.shared.connections import Connection, Database, fixed
+from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease, RunStatus
 from outlast.shared.settings import Settings
 from outlast.shared.store import events, leases, runs, sweeping
 from outlast.worker.flusher import Flusher
+from tests.support.bulk import fill, work_on
 from tests.support.log import check_log, stored_lines
 from tests.support.runs import an_append, append, claimed, claimed_one, delta, finish, submitted
 
@@ -174,39 +175,15 @@ async def test_an_append_looks_at_the_heads_of_its_runs_only(database: Database,
         await connection.execute("ANALYZE run_heads")
         for number in range(2, 9):  # the server has settled on a plan for any parameters, made while there were few
             await events.append(connection, "outlast", [an_append(run, number) for run in held])
-        await more_heads(connection, 5000)
-        before = await work_on_heads(connection)
+        await fill(connection, 5000)
+        before = await work_on(connection, "run_heads")
 
         accepted = await events.append(connection, "outlast", [an_append(run, 9) for run in held])
 
-        scans, rows = (after - then for after, then in zip(await work_on_heads(connection), before, strict=True))
+        scans, rows = (after - then for after, then in zip(await work_on(connection, "run_heads"), before, strict=True))
     assert len(accepted) == 30
     assert scans == 0
     assert rows <= 10 * len(held)
-
-
-async def more_heads(connection: Connection, count: int) -> None:
-    await connection.execute(
-        """WITH t AS (INSERT INTO threads (id, principal, name)
-                      SELECT gen_random_uuid(), 'other', n::text FROM generate_series(1, %s) n RETURNING id),
-           r AS (INSERT INTO runs (id, principal, thread_id, agent, ready, created_at, timeout_seconds, background,
-                                   store, tool_items, request)
-                 SELECT gen_random_uuid(), 'other', id, 'test', true, now(), 60, true, true, 'hidden', '{}' FROM t
-                 RETURNING id)
-           INSERT INTO run_heads (run_id, last_seq) SELECT id, 1 FROM r""",
-        (count,),
-    )
-
-
-async def work_on_heads(connection: Connection) -> tuple[int, int]:
-    """Sequential scans of the table, and rows fetched by index, so far."""
-    await connection.execute("SELECT pg_stat_force_next_flush()")
-    cursor = await connection.execute(
-        "SELECT seq_scan, idx_tup_fetch FROM pg_stat_user_tables WHERE schemaname = 'outlast' AND relname = 'run_heads'"
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return row
 
 
 async def test_what_is_emitted_in_one_turn_of_the_loop_is_stored_in_one_flush(

@@ -10,10 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from outlast.agent import Context, Request
 from outlast.shared.settings import Settings
 from tests.support.refusals import refused
-from tests.support.service import Service, serving
+from tests.support.service import Service, gated_by, serving
 from tests.support.waiting import until
 
 
@@ -24,11 +23,7 @@ def gate() -> asyncio.Event:
 
 @pytest.fixture
 async def service(settings: Settings, gate: asyncio.Event) -> AsyncGenerator[Service]:
-    async def gated(request: Request, _context: Context):
-        await gate.wait()
-        yield request.text
-
-    async with serving(settings, {"gated": gated}, replicas=2) as running:
+    async with serving(settings, {"gated": gated_by(gate)}, replicas=2) as running:
         yield running
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from outlast.agent import Context, Request
 from outlast.shared.connections import Database
 from outlast.shared.domain.ids import response_id
+from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
 from outlast.shared.store import sweeping
+from outlast.worker.attempt import Outcome
+from outlast.worker.runtime import open_runtime
 from tests.support.log import check_log, stored_lines
 from tests.support.runs import claimed_one, submitted
 from tests.support.service import Service, serving
@@ -133,3 +139,58 @@ async def test_an_attempt_after_the_deadline_ends_the_run_without_starting_the_a
         await until(failed)
 
     assert patient.started == []
+
+
+async def test_what_cannot_be_read_is_given_up_and_frees_its_slot(settings: Settings, database: Database) -> None:
+    await submitted(database, agent="patient")
+    run = await claimed_one(database)
+    lease = Lease(run.run_id, run.attempt)
+    given_up: list[tuple[Lease, Outcome]] = []
+    async with open_runtime(settings, {}, lambda lease, outcome: given_up.append((lease, outcome))) as runtime:
+        await database.run(lambda c: c.execute("ALTER TABLE threads RENAME TO elsewhere"))
+        runtime.start([lease])
+
+        async def ended() -> bool:
+            return bool(given_up)
+
+        await until(ended)
+
+    assert given_up == [(lease, Outcome())]
+
+
+@pytest.mark.parametrize(
+    ("slots", "limits", "at_once"),
+    [(2, {}, 2), (9, {"max_running_per_principal": 3}, 3), (9, {"max_running_per_agent": {"*": 1}}, 1)],
+)
+async def test_no_more_runs_are_taken_than_slots_and_limits_leave_room_for(
+    settings: Settings, database: Database, slots: int, limits: dict[str, Any], at_once: int
+) -> None:
+    running: set[str] = set()
+    most = 0
+    gate = asyncio.Event()
+
+    async def counted(_request: Request, context: Context):
+        nonlocal most
+        running.add(context.response_id)
+        most = max(most, len(running))
+        await gate.wait()
+        running.discard(context.response_id)
+        yield "done"
+
+    narrow = settings.model_copy(update={"concurrency": slots, **limits})
+    async with serving(narrow, {"counted": counted}) as service:
+        runs = [(await service.openai.responses.create(input="x", background=True)).id for _ in range(7)]
+
+        async def full() -> bool:
+            return len(running) == at_once
+
+        await until(full)
+        statuses = [(await service.openai.responses.retrieve(run)).status for run in runs]
+        assert statuses.count("in_progress") == at_once and statuses.count("queued") == 7 - at_once
+        gate.set()
+
+        async def all_completed() -> bool:
+            return all([(await service.openai.responses.retrieve(run)).status == "completed" for run in runs])
+
+        await until(all_completed)
+    assert most == at_once

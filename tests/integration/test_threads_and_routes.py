@@ -16,7 +16,7 @@ from outlast.agent import Context, Request, ToolCall, ToolResult
 from outlast.shared.connections import Database
 from outlast.shared.settings import Settings
 from tests.support.refusals import NOBODY
-from tests.support.service import Service, serving
+from tests.support.service import Service, gated_by, serving
 from tests.support.waiting import until
 
 
@@ -32,11 +32,7 @@ def gate() -> asyncio.Event:
 
 @pytest.fixture
 async def service(settings: Settings, gate: asyncio.Event) -> AsyncGenerator[Service]:
-    async def gated(request: Request, _context: Context):
-        await gate.wait()
-        yield request.text
-
-    async with serving(settings, {"clock": clock, "gated": gated}) as running:
+    async with serving(settings, {"clock": clock, "gated": gated_by(gate)}) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 import openai
 import uvicorn
 
-from outlast.agent import Agent
+from outlast.agent import Agent, Context, Request
 from outlast.api.app import create_app
 from outlast.api.server import Server
 from outlast.api.services import Services
@@ -45,6 +45,16 @@ class Replica:
         await self.openai.close()
         self.server.should_exit = True
         await self.task
+
+
+def gated_by(gate: asyncio.Event) -> Agent:
+    """An agent that answers with what it was asked, once the gate is open."""
+
+    async def gated(request: Request, _context: Context):
+        await gate.wait()
+        yield request.text
+
+    return gated
 
 
 class Worker:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -29,11 +29,36 @@ from .schemas import CreateResponse
 from .services import Services
 from .tail import Tail
 
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. Raises SettingsError when it could not serve anything."""
     if not settings.agents:
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
+    app = FastAPI(
+        title="Outlast", version=version("outlast"), lifespan=_serving(settings), redoc_url=None, redirect_slashes=False
+    )
+    # The routes that take most requests come first, and plain: what FastAPI does for others costs as much as the rest.
+    # They ask for the key themselves.
+    for path, endpoint in (("/responses", responses.create), ("/invocations", responses.invoke)):
+        app.add_route(path, endpoint, methods=["POST"], include_in_schema=False)
+        app.add_route(f"/v1{path}", endpoint, methods=["POST"], include_in_schema=False)
+    with_key = [Depends(identify)]  # for every route of these, whether or not it asks who is calling
+    for prefix in ("", "/v1"):
+        for module in (responses, models):
+            app.include_router(module.router, prefix=prefix, include_in_schema=prefix == "/v1", dependencies=with_key)
+    app.include_router(admin.router, dependencies=[Depends(only_admins)])
+    app.include_router(metrics.router)
+    app.include_router(health.router)
+    app.add_middleware(RequestIds)
+    errors.install(app)
+    _describe(app, with_keys=settings.auth == "api_keys")
+    return app
+
+
+def _serving(settings: Settings) -> Lifespan:
+    """What a replica holds while it runs. Raises SettingsError now, not when it starts."""
     database_url, redis_url = settings.required_database_url(), settings.required_redis_url()
 
     @asynccontextmanager
@@ -67,25 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
             finally:
                 doorbell.stop()
 
-    app = FastAPI(
-        title="Outlast", version=version("outlast"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
-    )
-    # The routes that take most requests come first, and plain: what FastAPI does for others costs as much as the rest.
-    # They ask for the key themselves.
-    for path, endpoint in (("/responses", responses.create), ("/invocations", responses.invoke)):
-        app.add_route(path, endpoint, methods=["POST"], include_in_schema=False)
-        app.add_route(f"/v1{path}", endpoint, methods=["POST"], include_in_schema=False)
-    with_key = [Depends(identify)]  # for every route of these, whether or not it asks who is calling
-    for prefix in ("", "/v1"):
-        for module in (responses, models):
-            app.include_router(module.router, prefix=prefix, include_in_schema=prefix == "/v1", dependencies=with_key)
-    app.include_router(admin.router, dependencies=[Depends(only_admins)])
-    app.include_router(metrics.router)
-    app.include_router(health.router)
-    app.add_middleware(RequestIds)
-    errors.install(app)
-    _describe(app, with_keys=settings.auth == "api_keys")
-    return app
+    return lifespan
 
 
 @asynccontextmanager

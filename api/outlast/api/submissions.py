@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -48,6 +49,17 @@ class PreviousNotFound(Invalid):
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for a run: its body as it came and as it was checked, who sends it, and when."""
+
+    body: dict[str, Any]
+    request: CreateResponse
+    principal: str
+    at: datetime
+    databricks: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Submitted:
     """A run that is stored, as it is now, and its response object as JSON."""
 
@@ -67,32 +79,21 @@ def checked_key(key: str | None) -> str | None:
     return key
 
 
-async def submit(
-    services: Services,
-    body: dict[str, Any],
-    request: CreateResponse,
-    principal: str,
-    now: datetime,
-    *,
-    databricks: bool,
-    idempotency_key: str | None = None,
-) -> Submitted:
+async def submit(services: Services, asked: Asked, idempotency_key: str | None = None) -> Submitted:
     """Commit a run and ring a worker; with the idempotency key of an earlier run, find that one.
 
     Raises QueueFull before anything is stored, and IdempotencyKeyReused when the key came with another body.
     """
     if idempotency_key is None:
-        submission = await _submission(services, body, request, principal, now, databricks=databricks)
-        return await _store(services, submission, body)
-    digest = sha256(_encoded(body, in_order=True).encode()).digest()
+        return await _store(services, await _submission(services, asked))
+    digest = sha256(_encoded(asked.body, in_order=True).encode()).digest()
     while True:
-        earlier = await _earlier(services, principal, idempotency_key, digest)
+        earlier = await _earlier(services, asked.principal, idempotency_key, digest)
         if earlier is not None:
             return earlier
-        submission = await _submission(services, body, request, principal, now, databricks=databricks)
-        submission = replace(submission, idempotency_key=idempotency_key, request_digest=digest)
+        submission = await _submission(services, asked)
         with suppress(_KeyTaken):
-            return await _store(services, submission, body)
+            return await _store(services, replace(submission, idempotency_key=idempotency_key, request_digest=digest))
 
 
 async def _earlier(services: Services, principal: str, idempotency_key: str, digest: bytes) -> Submitted | None:
@@ -111,9 +112,9 @@ async def _earlier(services: Services, principal: str, idempotency_key: str, dig
     return Submitted(run, run.response or to_json(response_object(run)), replayed=True)
 
 
-async def _store(services: Services, submission: Submission, body: dict[str, Any]) -> Submitted:
+async def _store(services: Services, submission: Submission) -> Submitted:
     response = _response(submission)
-    entry = submissions.Entry(submission, _encoded(body), _first_events(response))
+    entry = submissions.Entry(submission, _encoded(submission.request), _first_events(response))
     with through(await services.admission.check(submission)):
         if await services.group_commit.store(entry) != submission.run_id:
             raise _KeyTaken
@@ -122,15 +123,8 @@ async def _store(services: Services, submission: Submission, body: dict[str, Any
     return Submitted(_queued(submission, entry.log), response)
 
 
-async def _submission(
-    services: Services,
-    body: dict[str, Any],
-    request: CreateResponse,
-    principal: str,
-    now: datetime,
-    *,
-    databricks: bool,
-) -> Submission:
+async def _submission(services: Services, asked: Asked) -> Submission:
+    request, principal = asked.request, asked.principal
     previous = _previous(request)
     thread = request.thread
     if previous is not None:
@@ -145,13 +139,13 @@ async def _submission(
         thread=thread or f"conv_{thread_id.hex}",
         principal=principal,
         agent=_agent(request.model, services.settings),
-        created_at=now,
+        created_at=asked.at,
         timeout_seconds=services.settings.task_timeout_seconds,
         background=bool(request.background),
         store=request.store is not False,
-        tool_items=_tool_items(request, databricks),
+        tool_items=_tool_items(request, asked.databricks),
         previous_run_id=previous,
-        request=body,
+        request=asked.body,
     )
 
 
@@ -170,7 +164,7 @@ def _response(submission: Submission) -> str:
     return _encoded({"response": queued_response(submission)})[len('{"response":') : -1]
 
 
-def _encoded(value: dict[str, Any], *, in_order: bool = False) -> str:
+def _encoded(value: Mapping[str, Any], *, in_order: bool = False) -> str:
     try:
         return to_json(value, in_order=in_order)  # what can be read may be too deep to be written
     except TypeError as error:

@@ -52,6 +52,7 @@ class Dispatcher:
         self._sweep = Sweep(database, settings, doorbell)
         self._limits = claims.RunningLimits(settings.max_running_per_principal, settings.max_running_per_agent)
         self._host = socket.gethostname()
+        self._version = version("outlast")
         self._owner = f"{self._host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._executors: dict[Executor, set[Lease]] = {}
         self._held: dict[Lease, Executor] = {}
@@ -236,7 +237,7 @@ class Dispatcher:
             owner=self._owner,
             host=self._host,
             pid=os.getpid(),
-            version=version("outlast"),
+            version=self._version,
             queues=self._settings.queues,
             children=len(self._executors),
             slots=self.slots,

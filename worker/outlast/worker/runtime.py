@@ -10,7 +10,7 @@ import structlog
 
 from outlast.agent import Agent
 from outlast.shared.connections import Database, fixed
-from outlast.shared.domain.errors import Unavailable
+from outlast.shared.domain.errors import OutlastError, Unavailable
 from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.settings import Settings
 from outlast.shared.store import runs, schema
@@ -56,8 +56,10 @@ class Runtime:
         try:
             patience = self._settings.lease_seconds
             found = await self._database.run(lambda c: runs.read_held(c, leases), patience_seconds=patience)
-        except Unavailable as error:
+        except OutlastError as error:
             log.warning("runs.not_read", runs=len(leases), error=error.message)
+        except Exception:  # their slots must not stay taken, and their leases not be renewed for ever
+            log.exception("runs.not_read", runs=len(leases))
         for run in found:
             attempt = Attempt(run, self._agents, self._database, self._flusher, self._settings.max_attempts)
             self._attempts[attempt.lease] = attempt

@@ -15,7 +15,7 @@ from outlast.api.errors import Json, TooLarge
 from outlast.api.schemas import parse
 from outlast.api.services import Replica, Services
 from outlast.api.sse import EventStream
-from outlast.api.submissions import IDEMPOTENCY_KEY, checked_key, submit
+from outlast.api.submissions import IDEMPOTENCY_KEY, Asked, checked_key, submit
 from outlast.api.waiting import MAX_WAIT_SECONDS, FinishedResponse
 from outlast.shared.domain.errors import Invalid, RunNotFound
 from outlast.shared.domain.ids import parse_response_id, response_id
@@ -68,15 +68,12 @@ async def _create(request: Request, *, databricks: bool) -> Response:
     services: Services = request.app.state.services
     caller = await identify(request)
     body = await _read_json(request, services.settings.max_request_bytes)
-    asked = parse(body)
-    key = checked_key(request.headers.get(IDEMPOTENCY_KEY))
-    submitted = await submit(
-        services, body, asked, caller.principal, datetime.now(UTC), databricks=databricks, idempotency_key=key
-    )
+    asked = Asked(body, parse(body), caller.principal, datetime.now(UTC), databricks)
+    submitted = await submit(services, asked, checked_key(request.headers.get(IDEMPOTENCY_KEY)))
     headers = {"idempotent-replayed": "true"} if submitted.replayed else {}
-    if asked.stream:
+    if asked.request.stream:
         return EventStream(services.tail, submitted.run, headers=headers)
-    if asked.background or submitted.run.status.terminal:
+    if asked.request.background or submitted.run.status.terminal:
         return Json(submitted.response, headers=headers)
     return FinishedResponse(services, submitted.run, headers=headers)
 

@@ -16,7 +16,7 @@ from outlast.shared.domain.keys import ApiKey, Identity, Scope
 from outlast.shared.store import keys as store
 from outlast.shared.wire import to_json
 
-from .operators import fail, with_database
+from .operators import fail, table, with_database
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -53,14 +53,11 @@ def create(
 def list_keys(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
     """All keys, the newest first. The keys themselves are not kept."""
     found = with_database(store.every)
-    rows = [_HEADINGS, *map(_row, found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if as_json:
         for key in found:
             typer.echo(to_json(_fields(key)))
     elif found:
-        for row in rows:
-            typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo("\n".join(table(_HEADINGS, [_row(key) for key in found])))
     else:
         typer.echo("No keys.", err=True)
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from outlast.shared import logs
-from outlast.shared.connections import Database, Dedicated, fixed
+from outlast.shared.connections import Dedicated
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.domain.runs import RunStatus
 from outlast.shared.settings import Settings
@@ -19,7 +18,7 @@ from outlast.shared.store import overview, schema
 from outlast.shared.store.overview import COUNTED_MOST, Overview, QueueState, WorkerState
 from outlast.shared.wire import to_json
 
-from .parts import settings_for_operators
+from .operators import operators_database, operators_settings, table
 
 _FIRST_SECONDS = 10.0  # what the first look counts as lately submitted
 _PATIENCE_SECONDS = 5.0
@@ -28,8 +27,7 @@ _CLEAR = "\x1b[H\x1b[J"
 
 def show(*, interval: float, once: bool, as_json: bool) -> int:
     """Returns the exit code: 1 when one look was asked for and the database is away. Raises OutlastError."""
-    config = settings_for_operators()
-    logs.configure(config, part="cli")
+    config = operators_settings()
     with contextlib.suppress(KeyboardInterrupt):
         if once or as_json or not sys.stdout.isatty():
             asyncio.run(_look_once(config, as_json=as_json))
@@ -39,7 +37,7 @@ def show(*, interval: float, once: bool, as_json: bool) -> int:
 
 
 async def _look_once(config: Settings, *, as_json: bool) -> None:
-    connection = _database(config).dedicated()
+    connection = operators_database(config).dedicated()
     try:
         await connection.run(schema.check)
         seen = await _look(connection, config, _FIRST_SECONDS)
@@ -54,7 +52,7 @@ class _Screen:
     def __init__(self, config: Settings, interval: float) -> None:
         self._config = config
         self._interval = interval
-        self._connection = _database(config).dedicated()
+        self._connection = operators_database(config).dedicated()
         self._seen: Overview | None = None
         self._seen_at = 0.0
 
@@ -92,10 +90,6 @@ class _Screen:
         sys.stdout.flush()
 
 
-def _database(config: Settings) -> Database:
-    return Database(fixed(config.required_database_url()), schema=config.db_schema, application="outlast queue")
-
-
 async def _look(connection: Dedicated, config: Settings, seconds: float) -> Overview:
     return await connection.run(lambda c: overview.read(c, submitted_seconds=seconds, beat_seconds=config.beat_seconds))
 
@@ -110,16 +104,16 @@ def drawn(seen: Overview, before: Overview | None) -> list[str]:
         f"queued {'' if seen.exact else 'about '}{seen.queued:,}   running {_counted(seen.running)}   "
         f"submitted {seen.submitted / seen.submitted_seconds:.1f}/s   finished {finished}",
         "",
-        *_table(("QUEUE", "READY", "WAITING", "RUNNING", "OLDEST"), [_queue(*item) for item in seen.queues.items()]),
+        *table(("QUEUE", "READY", "WAITING", "RUNNING", "OLDEST"), [_queue(*item) for item in seen.queues.items()]),
     ]
     if not seen.queues:
         lines.append("Nothing is queued or running.")
     if seen.running_by_agent:
         agents = [(name, _counted(count)) for name, count in seen.running_by_agent.items()]
-        lines += ["", *_table(("AGENT", "RUNNING"), agents)]
+        lines += ["", *table(("AGENT", "RUNNING"), agents)]
     if seen.workers:
         headings = ("WORKER", "CHILDREN", "SLOTS", "RUNNING", "STATE", "SEEN", "UP", "VERSION")
-        lines += ["", *_table(headings, [_worker(worker) for worker in seen.workers])]
+        lines += ["", *table(headings, [_worker(worker) for worker in seen.workers])]
     if not any(worker.alive for worker in seen.workers):
         lines += ["", "No worker is alive: runs wait. `outlast worker` starts one."]
     return lines
@@ -157,13 +151,3 @@ def _time(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes // 1440} d"
-
-
-def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    if not rows:
-        return []
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in (headings, *rows)
-    ]
