@@ -30,6 +30,7 @@ __all__ = [
     "AgentError",
     "Approval",
     "ClientCall",
+    "Close",
     "Context",
     "Emission",
     "Reasoning",
@@ -46,17 +47,28 @@ __all__ = [
 class Text:
     """A piece of the answer, as long or short as it comes (usually a token or a line).
 
-    Pieces that follow each other form one message; any other item between them ends it.
+    Pieces that follow each other form one message; any other item between them ends it. Pieces with
+    one ``key`` form one message whatever comes between them, until a `Close` of that key: for answers
+    that are written at the same time.
     """
 
     delta: str
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """A piece of a summary of the agent's reasoning, shown to the client as such."""
+    """A piece of a summary of the agent's reasoning, shown to the client as such. ``key`` as in `Text`."""
 
     delta: str
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """What is written under this key is complete. Closing what is not open means nothing."""
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +134,7 @@ class State:
     values: Mapping[str, Any]
 
 
-Emission = Text | Reasoning | ToolCall | ToolResult | ClientCall | Approval | Usage | State
+Emission = Text | Reasoning | Close | ToolCall | ToolResult | ClientCall | Approval | Usage | State
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,7 @@ def test_calls_for_the_client_are_written_whole_with_the_end_or_never(end: End) 
 
 def test_settling_ahead_of_the_end_changes_nothing_but_when_it_is_written() -> None:
     def events(*, settled: bool) -> list[tuple[str, int]]:
-        output = Output(a_run(), new_id)
+        output = Output(a_run(), new_id, lambda: 0.0)
         found = [*output.begin(), *output.emit("text"), *output.emit(CLOCK), *output.emit(ClientCall("f", {}, "c"))]
         found += output.settle("completed") if settled else []
         found += output.complete(datetime.now(UTC))[0]
@@ -213,7 +213,7 @@ def test_a_failure_says_why_in_all_four_keys_and_a_cancelled_run_has_no_error() 
 
 
 def test_a_message_of_failure_may_be_cut_in_half() -> None:
-    _, response = Output(a_run(), new_id).fail("code\ud800", "why\udfff")
+    _, response = Output(a_run(), new_id, lambda: 0.0).fail("code\ud800", "why\udfff")
     assert response["error"]["message"] == "why?" and json.dumps(response, ensure_ascii=False).encode()
 
 

@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[list[object], str]] = {
 def test_what_has_no_meaning_is_refused_by_name_and_the_run_can_still_end(name: str, tool_items: ToolItems) -> None:
     emissions, message = REFUSED[name]
     submission = a_submission(tool_items=tool_items)
-    output = Output(a_run(submission), new_id)
+    output = Output(a_run(submission), new_id, lambda: 0.0)
     events = [*output.begin(), *output.emit("before")]
 
     with pytest.raises(EmissionError, match=message) as refusal:

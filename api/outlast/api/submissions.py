@@ -114,7 +114,7 @@ async def _earlier(services: Services, principal: str, idempotency_key: str, dig
 
 async def _store(services: Services, submission: Submission) -> Submitted:
     response = _response(submission)
-    entry = submissions.Entry(submission, _encoded(submission.request), _first_events(response))
+    entry = submissions.Entry(submission, _encoded(submission.request), _first_events(response, submission.created_at))
     with through(await services.admission.check(submission)):
         if await services.group_commit.store(entry) != submission.run_id:
             raise _KeyTaken
@@ -151,11 +151,11 @@ async def _submission(services: Services, asked: Asked) -> Submission:
 
 def first_events(submission: Submission) -> Chunk:
     """The log begins with the run: a client that streams has its id before any worker has seen it."""
-    return _first_events(_response(submission))
+    return _first_events(_response(submission), submission.created_at)
 
 
-def _first_events(response: str) -> Chunk:
-    lines = [response_line(kind, n, response) for n, kind in enumerate((CREATED, QUEUED))]
+def _first_events(response: str, at: datetime) -> Chunk:
+    lines = [response_line(kind, n, response, at.timestamp()) for n, kind in enumerate((CREATED, QUEUED))]
     return Chunk(0, len(lines) - 1, "\n".join(lines))
 
 

@@ -31,9 +31,10 @@ def event_line(event: Event) -> str:
     return _one_line(to_json({"type": event.type, "sequence_number": event.sequence_number, **event.fields}))
 
 
-def response_line(type: str, sequence_number: int, response: str) -> str:
-    """The line of an event that holds nothing but a response object, which is JSON already."""
-    return _one_line(f'{{"type":"{type}","sequence_number":{sequence_number},"response":{response}}}')
+def response_line(type: str, sequence_number: int, response: str, created_at: float) -> str:
+    """The line of an event that holds a response object, which is JSON already, and its time (seconds since 1970)."""
+    head = f'"type":"{type}","sequence_number":{sequence_number},"created_at":{created_at:.3f}'
+    return _one_line(f'{{{head},"response":{response}}}')
 
 
 def _one_line(line: str) -> str:

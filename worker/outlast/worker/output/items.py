@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,22 @@ SERVER_LABEL = "outlast"
 Step = tuple[str, dict[str, Any]]
 """An event still without its number: type and fields."""
 Closing = Literal["completed", "incomplete", "failed"]
+Path = Sequence[Mapping[str, Any]]
+"""The step of a graph that says something: ``node``, ``task`` and ``step`` in each graph around it, outermost first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an item comes from. Its events tell it, since a later attempt has nothing else to know it by."""
+
+    key: str | None = None
+    """What the agent calls it: the key of a text, the call id of a tool call."""
+    path: Path = ()
+    """Empty when the agent has no steps."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return ({"key": self.key} if self.key else {}) | ({"path": self.path} if self.path else {})
 
 
 @dataclass(slots=True)
@@ -26,6 +42,7 @@ class Item:
     """Text streamed so far; joined when the item closes (adding to a string copies all of it each time)."""
     told: set[str] = field(default_factory=set[str])
     """Types of the events that an earlier attempt wrote about what is inside it."""
+    origin: Origin = Origin()
 
     @property
     def id(self) -> str:
@@ -36,14 +53,14 @@ class Item:
         return self.data["type"]
 
     def added(self) -> Step:
-        return "response.output_item.added", {"output_index": self.index, "item": dict(self.data)}
+        return "response.output_item.added", {"output_index": self.index, "item": dict(self.data)} | self.origin.fields
 
     def done(self, status: Closing | None = None, **changes: Any) -> Step:
         self.open = False
         self.data.update(changes)
         if status is not None:
             self.data["status"] = status
-        return "response.output_item.done", {"output_index": self.index, "item": dict(self.data)}
+        return "response.output_item.done", {"output_index": self.index, "item": dict(self.data)} | self.origin.fields
 
     def at(self, **fields: Any) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index, **fields}
@@ -64,8 +81,15 @@ def close(item: Item, status: Closing) -> list[Step]:
 # -- messages ----------------------------------------------------------------------------------------------------------
 
 
-def open_message(index: int, item_id: str) -> tuple[Item, list[Step]]:
-    item = Item(index, {"id": item_id, "type": "message", "role": "assistant", "status": "in_progress", "content": []})
+def open_message(index: int, item_id: str, origin: Origin) -> tuple[Item, list[Step]]:
+    data: dict[str, Any] = {
+        "id": item_id,
+        "type": "message",
+        "role": "assistant",
+        "status": "in_progress",
+        "content": [],
+    }
+    item = Item(index, data, origin=origin)
     added = item.added()
     part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
     item.data["content"] = [dict(part)]
@@ -92,8 +116,8 @@ def _close_message(item: Item, status: Closing) -> Iterator[Step]:
 # -- reasoning, as a summary: the one form that every client and the schema accept -------------------------------------
 
 
-def open_reasoning(index: int, item_id: str) -> tuple[Item, list[Step]]:
-    item = Item(index, {"id": item_id, "type": "reasoning", "summary": []})
+def open_reasoning(index: int, item_id: str, origin: Origin) -> tuple[Item, list[Step]]:
+    item = Item(index, {"id": item_id, "type": "reasoning", "summary": []}, origin=origin)
     added = item.added()
     part = {"type": "summary_text", "text": ""}
     item.data["summary"] = [dict(part)]
@@ -117,7 +141,7 @@ def _close_reasoning(item: Item, status: Closing) -> Iterator[Step]:
 # -- tools that the server runs ----------------------------------------------------------------------------------------
 
 
-def open_mcp_call(index: int, item_id: str, name: str, arguments: str) -> tuple[Item, list[Step]]:
+def open_mcp_call(index: int, item_id: str, origin: Origin, name: str, arguments: str) -> tuple[Item, list[Step]]:
     """A call that is already being answered. Its arguments are written whole: half of them could be taken for all."""
     item = Item(
         index,
@@ -132,6 +156,7 @@ def open_mcp_call(index: int, item_id: str, name: str, arguments: str) -> tuple[
             "error": None,
             "approval_request_id": None,
         },
+        origin=origin,
     )
     steps = [item.added(), ("response.mcp_call.in_progress", item.at())]
     item.data["arguments"] = arguments
@@ -154,7 +179,9 @@ def _close_call(item: Item, status: Closing) -> Iterator[Step]:
     yield item.done(status)
 
 
-def function_call(index: int, item_id: str, call_id: str, name: str, arguments: str) -> tuple[Item, list[Step]]:
+def function_call(
+    index: int, item_id: str, origin: Origin, call_id: str, name: str, arguments: str
+) -> tuple[Item, list[Step]]:
     """A call, whole."""
     data = {
         "id": item_id,
@@ -164,14 +191,16 @@ def function_call(index: int, item_id: str, call_id: str, name: str, arguments: 
         "arguments": "",
         "status": "in_progress",
     }
-    item = Item(index, data)
+    item = Item(index, data, origin=origin)
     steps = [item.added(), ("response.function_call_arguments.delta", item.at(delta=arguments))]
     steps.append(("response.function_call_arguments.done", item.at(arguments=arguments, name=name)))
     steps.append(item.done("completed", arguments=arguments))
     return item, steps
 
 
-def function_call_output(index: int, item_id: str, call_id: str, output: str) -> tuple[Item, list[Step]]:
+def function_call_output(
+    index: int, item_id: str, origin: Origin, call_id: str, output: str
+) -> tuple[Item, list[Step]]:
     data = {
         "id": item_id,
         "type": "function_call_output",
@@ -179,7 +208,7 @@ def function_call_output(index: int, item_id: str, call_id: str, output: str) ->
         "output": output,
         "status": "completed",
     }
-    item = Item(index, data)
+    item = Item(index, data, origin=origin)
     return item, [item.added(), item.done()]
 
 

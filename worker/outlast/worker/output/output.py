@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from outlast.agent import (
-    AgentError,
     Approval,
     ClientCall,
+    Close,
     Reasoning,
     State,
     Text,
@@ -21,37 +21,34 @@ from outlast.agent import (
 from outlast.shared.domain.events import COMPLETED, FAILED, IN_PROGRESS, INCOMPLETE, Event
 from outlast.shared.domain.responses import Outcome, error_object, response_object, usage_object
 from outlast.shared.domain.runs import Run, RunStatus, ToolItems
-from outlast.shared.wire import clean, from_json, to_json
+from outlast.shared.wire import clean
 
-from . import items
-from .items import Closing, Item, Step
+from . import emissions, items
+from .emissions import EmissionError
+from .items import Closing, Item, Origin, Path, Step
 from .replay import Past
 
 NewId = Callable[[str], str]
 """Makes an id from its prefix; unique over all runs."""
-
-
-class EmissionError(AgentError):
-    """The agent emitted something that has no meaning."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code="invalid_emission")
+Clock = Callable[[], float]
+"""Seconds since 1970."""
 
 
 class Output:
     """Every method returns the events to append, numbered on from those before.
 
-    At most one message or reasoning item is open at a time; server tool calls stay open until their results. Calls that
-    the client must answer are held back to the end: what it has seen can then never be taken back.
+    One message or reasoning item is open at a time, and one more for each key; server tool calls stay open until their
+    results. Calls that the client must answer are held back to the end: what it has seen is then never taken back.
     """
 
-    def __init__(self, run: Run, new_id: NewId, past: Past | None = None) -> None:
+    def __init__(self, run: Run, new_id: NewId, clock: Clock, past: Past | None = None) -> None:
         self._run = run
         self._new_id = new_id
+        self._clock = clock
         self._past = past or Past()
         self._items = list(self._past.items)
         self._next_seq = run.last_seq + 1
-        self._speaking: Item | None = None
+        self._speaking: dict[str | None, Item] = {}
         self._calls: dict[str, Item | ToolCall] = {}
         self._held: dict[str, ClientCall | Approval] = {}
         self._usage = Usage()
@@ -59,21 +56,29 @@ class Output:
         self._marker: dict[str, Any] | None = None
         """The field that the first event of a later attempt carries."""
 
-    def begin(self) -> list[Event]:
-        """Say that the run is in progress, once; on a later attempt close what is open and supersede what was said."""
+    def begin(self, surviving: Collection[str] = ()) -> list[Event]:
+        """Say that the run is in progress, once.
+
+        On a later attempt close what is open, and supersede what earlier ones said but for the items of these ids.
+        """
         steps: list[Step] = []
         if self._run.attempt > 1:
-            self._marker = {"attempt": self._run.attempt, "superseded": self._past.surviving_ids}
-            for item in self._items:
+            lost = [item for item in self._items if item.surviving and (item.open or item.id not in surviving)]
+            self._marker = {"attempt": self._run.attempt, "superseded": [item.id for item in lost]}
+            for item in lost:
                 item.surviving = False
         steps += self._close_open("incomplete")
         if not self._past.in_progress_written:
             steps.append((IN_PROGRESS, {"response": response_object(self._run)}))
         return self._number(steps)
 
-    def emit(self, emission: object) -> list[Event]:
-        """Raises EmissionError for what is not of the vocabulary or out of place."""
-        return self._number(self._steps(emission))
+    def emit(self, emission: object, path: Path = ()) -> list[Event]:
+        """``path`` is the step that says it. Raises EmissionError for what is not of the vocabulary or out of place."""
+        return self._number(self._steps(emission, path))
+
+    def is_open(self, call_id: str) -> bool:
+        """Whether this attempt has told of a tool call whose result is still to come."""
+        return call_id in self._calls
 
     def settle(self, status: Closing) -> list[Event]:
         """Close what is open, ahead of the end: a long text is then stored by itself, not in one piece with the end."""
@@ -93,92 +98,97 @@ class Output:
 
     # -- emissions -----------------------------------------------------------------------------------------------------
 
-    def _steps(self, emission: object) -> list[Step]:
+    def _steps(self, emission: object, path: Path) -> list[Step]:
         match emission:
             case str():
-                return self._say("message", clean(emission))
-            case Text(delta):
-                return self._say("message", _text(delta, "Text.delta"))
-            case Reasoning(delta):
-                return self._say("reasoning", _text(delta, "Reasoning.delta"))
+                return self._say("message", clean(emission), Origin(None, path))
+            case Text() | Reasoning():
+                kind, name = ("message", "Text") if isinstance(emission, Text) else ("reasoning", "Reasoning")
+                origin = Origin(emissions.key(emission.key, f"{name}.key"), path)
+                return self._say(kind, emissions.text(emission.delta, f"{name}.delta"), origin)
+            case Close(key):
+                return self._finish_saying(emissions.text(key, "Close.key"))
             case ToolCall():
-                return self._call(emission)
+                return self._call(emission, path)
             case ToolResult():
-                return self._answer(emission)
+                return self._answer(emission, path)
             case ClientCall() | Approval():
                 self._hold(emission)
             case Usage():
-                self._usage = _sum(self._usage, emission)
+                self._usage = emissions.added(self._usage, emission)
             case State(values):
-                self._state.update(_snapshot(values))
+                self._state.update(emissions.snapshot(values))
             case _:
                 raise EmissionError(
                     f"An agent cannot yield {type(emission).__name__}: see outlast.agent for what it can."
                 )
         return []
 
-    def _say(self, kind: str, delta: str) -> list[Step]:
+    def _say(self, kind: str, delta: str, origin: Origin) -> list[Step]:
         if not delta:
             return []
+        speaking = self._speaking.get(origin.key)
         steps: list[Step] = []
-        if self._speaking is None or self._speaking.type != kind:
-            steps += self._fall_silent()
-            self._speaking, opening = (
-                items.open_message(self._index, self._new_id("msg_"))
-                if kind == "message"
-                else items.open_reasoning(self._index, self._new_id("rs_"))
-            )
-            self._items.append(self._speaking)
+        if speaking is None or speaking.type != kind:
+            steps += self._finish_saying(None) + (self._finish_saying(origin.key) if origin.key else [])
+            make = items.open_message if kind == "message" else items.open_reasoning
+            speaking, opening = make(self._index, self._new_id("msg_" if kind == "message" else "rs_"), origin)
+            self._speaking[origin.key] = speaking
+            self._items.append(speaking)
             steps += opening
         add = items.text_delta if kind == "message" else items.reasoning_delta
-        return [*steps, add(self._speaking, delta)]
+        return [*steps, add(speaking, delta)]
 
-    def _fall_silent(self) -> list[Step]:
-        speaking, self._speaking = self._speaking, None
+    def _finish_saying(self, key: str | None) -> list[Step]:
+        speaking = self._speaking.pop(key, None)
         return items.close(speaking, "completed") if speaking else []
 
-    def _call(self, call: ToolCall) -> list[Step]:
+    def _call(self, call: ToolCall, path: Path) -> list[Step]:
         call = replace(
             call,
-            name=_text(call.name, "ToolCall.name"),
-            arguments=_arguments(call.arguments),
-            call_id=_text(call.call_id, "ToolCall.call_id"),
+            name=emissions.text(call.name, "ToolCall.name"),
+            arguments=emissions.arguments(call.arguments),
+            call_id=emissions.text(call.call_id, "ToolCall.call_id"),
         )
         if call.call_id in self._calls:
             raise EmissionError(f"Two open tool calls have the call_id {call.call_id!r}.")
-        steps = self._fall_silent()
+        steps = self._finish_saying(None)
         if self._run.tool_items is not ToolItems.MCP_CALL:
             self._calls[call.call_id] = call  # pairs are complete or absent: shown with the result, or not at all
             return steps
-        item, opening = items.open_mcp_call(self._index, self._new_id("mcp_"), call.name, str(call.arguments))
+        origin = Origin(call.call_id, path)
+        item, opening = items.open_mcp_call(self._index, self._new_id("mcp_"), origin, call.name, str(call.arguments))
         self._calls[call.call_id] = item
         self._items.append(item)
         return [*steps, *opening]
 
-    def _answer(self, result: ToolResult) -> list[Step]:
-        output = _text(result.output, "ToolResult.output")
-        error = None if result.error is None else _text(result.error, "ToolResult.error")
-        call = self._calls.pop(_text(result.call_id, "ToolResult.call_id"), None)
+    def _answer(self, result: ToolResult, path: Path) -> list[Step]:
+        output = emissions.text(result.output, "ToolResult.output")
+        error = None if result.error is None else emissions.text(result.error, "ToolResult.error")
+        key = emissions.text(result.call_id, "ToolResult.call_id")
+        call = self._calls.pop(key, None)
         if call is None:
             raise EmissionError(f"A tool result has the call_id {result.call_id!r}, which no open tool call has.")
-        steps = self._fall_silent()
+        origin = Origin(key, path)
+        steps = self._finish_saying(None)
         if isinstance(call, Item):
+            call.origin = origin  # what was called and what came of it are lost together, with the later step
             return [*steps, *items.answer_mcp_call(call, output, error)]
         if self._run.tool_items is ToolItems.HIDDEN:
             return steps
         # The agent's own id may come again, from a later attempt or a model that counts from 0 in each turn.
         call_id = self._new_id("call_")
-        steps += self._add(items.function_call, self._new_id("fc_"), call_id, call.name, str(call.arguments))
+        steps += self._add(items.function_call, "fc_", origin, call_id, call.name, str(call.arguments))
         answer = output if error is None else error
-        return steps + self._add(items.function_call_output, self._new_id("fco_"), call_id, answer)
+        return steps + self._add(items.function_call_output, "fco_", origin, call_id, answer)
 
     def _hold(self, call: ClientCall | Approval) -> None:
-        name, arguments = _text(call.name, f"{type(call).__name__}.name"), _arguments(call.arguments)
+        name, arguments = emissions.text(call.name, f"{type(call).__name__}.name"), emissions.arguments(call.arguments)
         if isinstance(call, ClientCall):
-            key = _text(call.call_id, "ClientCall.call_id")
+            key = emissions.text(call.call_id, "ClientCall.call_id")
             call = ClientCall(name, arguments, key)
         else:
-            key = _text(call.approval_id, "Approval.approval_id")
+            key = emissions.text(call.approval_id, "Approval.approval_id")
             call = Approval(name, arguments, key)
         if key in self._held:
             raise EmissionError(f"Two {type(call).__name__}s have the id {key!r}.")
@@ -187,10 +197,13 @@ class Output:
     def _client_calls(self) -> list[Step]:
         steps: list[Step] = []
         for key, held in self._held.items():
+            name, arguments = held.name, str(held.arguments)
             if isinstance(held, ClientCall):
-                steps += self._add(items.function_call, self._new_id("fc_"), key, held.name, str(held.arguments))
+                steps += self._add(items.function_call, "fc_", Origin(), key, name, arguments)
             else:
-                steps += self._add(items.approval_request, key, held.name, str(held.arguments))
+                item, opening = items.approval_request(self._index, key, name, arguments)
+                self._items.append(item)
+                steps += opening
         return steps
 
     # -- items, numbers, endings ---------------------------------------------------------------------------------------
@@ -200,8 +213,10 @@ class Output:
         """The next output index: the number of items ever added."""
         return len(self._items)
 
-    def _add(self, make: Callable[..., tuple[Item, list[Step]]], item_id: str, *values: str) -> list[Step]:
-        item, steps = make(self._index, item_id, *values)
+    def _add(
+        self, make: Callable[..., tuple[Item, list[Step]]], prefix: str, origin: Origin, *values: str
+    ) -> list[Step]:
+        item, steps = make(self._index, self._new_id(prefix), origin, *values)
         self._items.append(item)
         return steps
 
@@ -211,7 +226,7 @@ class Output:
             if item.open:
                 # A call without its result is never complete.
                 steps += items.close(item, "incomplete" if item.type == "mcp_call" else status)
-        self._speaking = None
+        self._speaking.clear()
         self._calls.clear()
         return steps
 
@@ -220,6 +235,8 @@ class Output:
         for kind, fields in steps:
             if self._marker is not None:
                 fields["outlast"], self._marker = self._marker, None
+            if not kind.endswith(".delta"):
+                fields["created_at"] = round(self._clock(), 3)
             events.append(Event(kind, self._next_seq, fields))
             self._next_seq += 1
         return events
@@ -235,34 +252,3 @@ class Output:
         )
         response = response_object(self._run, outcome)
         return self._number([*steps, (kind, {"response": response})]), response
-
-
-def _sum(a: Usage, b: Usage) -> Usage:
-    for count in (b.input_tokens, b.output_tokens, b.cached_tokens, b.reasoning_tokens):
-        if type(count) is not int or not 0 <= count < 2**53:
-            raise EmissionError(f"Usage counts tokens: {count!r} is not a number of them.")
-    return Usage(
-        a.input_tokens + b.input_tokens,
-        a.output_tokens + b.output_tokens,
-        a.cached_tokens + b.cached_tokens,
-        a.reasoning_tokens + b.reasoning_tokens,
-    )
-
-
-def _text(value: object, name: str) -> str:
-    """The value, if it is text, as UTF-8 can hold it."""
-    if not isinstance(value, str):
-        raise EmissionError(f"{name} must be str, not {type(value).__name__}.")
-    return clean(value)
-
-
-def _arguments(arguments: Mapping[str, Any] | str) -> str:
-    return clean(arguments) if isinstance(arguments, str) else to_json(_snapshot(arguments))
-
-
-def _snapshot(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as plain JSON, whatever the agent does to them later; checked as deep as they will lie in an event."""
-    try:
-        return from_json(to_json({"response": {"values": dict(values)}}))["response"]["values"]
-    except (TypeError, ValueError) as error:
-        raise EmissionError(f"A value cannot be kept as JSON: {error}.") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from outlast.shared.domain import events
 from outlast.shared.domain.events import Event
 
-from .items import Item
+from .items import Item, Origin
 
 
 @dataclass(slots=True)
@@ -17,10 +17,6 @@ class Past:
 
     items: list[Item] = field(default_factory=list[Item])
     in_progress_written: bool = False
-
-    @property
-    def surviving_ids(self) -> list[str]:
-        return [item.id for item in self.items if item.surviving]
 
 
 def replay(log: Iterable[Event]) -> Past:
@@ -38,10 +34,10 @@ def _apply(past: Past, event: Event) -> None:
         case events.IN_PROGRESS:
             past.in_progress_written = True
         case "response.output_item.added":
-            past.items.append(Item(fields["output_index"], fields["item"]))
+            past.items.append(Item(fields["output_index"], fields["item"], origin=_origin(event)))
         case "response.output_item.done":
             item = _item(past, event)
-            item.data, item.open = fields["item"], False
+            item.data, item.open, item.origin = fields["item"], False, _origin(event)
         case "response.content_part.added":
             _item(past, event).data["content"] = [fields["part"]]
         case "response.output_text.delta" | "response.reasoning_summary_text.delta":
@@ -54,6 +50,10 @@ def _apply(past: Past, event: Event) -> None:
             pass
     if "item_id" in fields:
         _item(past, event).told.add(event.type)
+
+
+def _origin(event: Event) -> Origin:
+    return Origin(event.fields.get("key"), event.fields.get("path", ()))
 
 
 def _item(past: Past, event: Event) -> Item:
