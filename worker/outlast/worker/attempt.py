@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -17,7 +17,7 @@ from outlast.agent import Agent, AgentError, Context, Request
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost, Unavailable
 from outlast.shared.domain.events import Event
-from outlast.shared.domain.ids import response_id
+from outlast.shared.domain.ids import item_id, response_id
 from outlast.shared.domain.runs import Lease, Run, RunStatus
 from outlast.shared.store import events, leases, runs
 from outlast.shared.wire import event_from
@@ -59,6 +59,7 @@ class Attempt:
         self.lease = Lease(run.run_id, run.attempt)
         self._max_attempts = max_attempts
         self._run = run
+        self._new_id = partial(item_id, run.run_id)
         self._agents = agents
         self._database = database
         self._log = flusher.open(run, lost=lambda: self.stop(Stop.LOST))
@@ -78,7 +79,7 @@ class Attempt:
         with structlog.contextvars.bound_contextvars(run=response_id(self._run.run_id), attempt=self._run.attempt):
             log.info("run.claimed", agent=self._run.agent)
             try:
-                output = Output(self._run, _new_item_id, await self._past())
+                output = Output(self._run, self._new_id, await self._past())
                 await self._log.append(output.begin())
                 await self._drive_and_finish(output)
             except LeaseLost:
@@ -97,7 +98,7 @@ class Attempt:
         await self._log.abandon()
         lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
         output = Output(
-            replace(self._run, last_seq=len(lines) - 1), _new_item_id, replay(event_from(line) for line in lines)
+            replace(self._run, last_seq=len(lines) - 1), self._new_id, replay(event_from(line) for line in lines)
         )
         last, response = output.fail("internal_error", "The run could not be continued.")
         ending = ending_of(RunStatus.FAILED, last, response)
@@ -204,10 +205,6 @@ def _timeout() -> AgentError:
 
 def _seconds_until(deadline: datetime | None) -> float | None:
     return None if deadline is None else max((deadline - datetime.now(UTC)).total_seconds(), 0)
-
-
-def _new_item_id(prefix: str) -> str:
-    return prefix + uuid.uuid4().hex
 
 
 def _request(run: Run) -> Request:

@@ -27,8 +27,8 @@ from . import items
 from .items import Closing, Item, Step
 from .replay import Past
 
-NewId = Callable[[str], str]
-"""Makes an id from its prefix; unique over all runs."""
+NewId = Callable[[str, int], str]
+"""Makes an id from its prefix and an output index; unique over all runs."""
 
 
 class EmissionError(AgentError):
@@ -47,7 +47,7 @@ class Output:
 
     def __init__(self, run: Run, new_id: NewId, past: Past | None = None) -> None:
         self._run = run
-        self._new_id = new_id
+        self._make_id = new_id
         self._past = past or Past()
         self._items = list(self._past.items)
         self._next_seq = run.last_seq + 1
@@ -199,6 +199,10 @@ class Output:
     def _index(self) -> int:
         """The next output index: the number of items ever added."""
         return len(self._items)
+
+    def _new_id(self, prefix: str) -> str:
+        """An id for the next item."""
+        return self._make_id(prefix, self._index)
 
     def _add(self, make: Callable[..., tuple[Item, list[Step]]], item_id: str, *values: str) -> list[Step]:
         item, steps = make(self._index, item_id, *values)
