@@ -20,6 +20,7 @@ from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.runs import Lease
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
+from outlast.worker.agents.loading import adapted
 from outlast.worker.attempt import Stop
 from outlast.worker.dispatcher import Dispatcher
 from outlast.worker.runtime import Runtime, open_runtime
@@ -89,7 +90,7 @@ class Service:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, agents: Mapping[str, Agent], *, replicas: int = 1, workers: int = 1
+    settings: Settings, agents: Mapping[str, object], *, replicas: int = 1, workers: int = 1
 ) -> AsyncGenerator[Service]:
     """The service with these agents; the first is the default."""
     named = settings.model_copy(update={"agents": {name: f"tests:{name}" for name in agents}})
@@ -103,17 +104,17 @@ async def serving(
 
 
 @asynccontextmanager
-async def worker(settings: Settings, agents: Mapping[str, Agent]) -> AsyncGenerator[Worker]:
+async def worker(settings: Settings, agents: Mapping[str, object]) -> AsyncGenerator[Worker]:
     database = Database(
         fixed(settings.required_database_url()), schema=settings.db_schema, application="test worker", pin_plan=True
     )
     doorbell = Doorbell(settings.required_redis_url(), settings.db_schema)
     doorbell.start()
     dispatcher = Dispatcher(database, settings, doorbell)
-    async with (
-        database.pooled(max_connections=3),
-        open_runtime(settings, agents, dispatcher.ended) as runtime,
-    ):
+    async with AsyncExitStack() as stack:
+        adapters = {name: await adapted(name, agent, stack) for name, agent in agents.items()}
+        await stack.enter_async_context(database.pooled(max_connections=3))
+        runtime = await stack.enter_async_context(open_runtime(settings, adapters, dispatcher.ended))
         executor = Worker(dispatcher, runtime, settings.concurrency)
         dispatcher.add(executor)
         keeping = asyncio.create_task(dispatcher.run_forever())

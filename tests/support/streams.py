@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, get_args
+from uuid import UUID
 
 import httpx
 import openai
@@ -15,6 +16,7 @@ from openai.types.responses import ParsedResponse, ResponseStreamEvent
 
 from outlast.api.submissions import first_events
 from outlast.shared.domain.events import TERMINAL_TYPES, Event
+from outlast.shared.domain.ids import item_id
 from outlast.shared.domain.runs import Run, RunStatus, Submission
 from outlast.shared.wire import event_from, event_line, to_json
 from outlast.worker.output import Output
@@ -27,11 +29,7 @@ EVENT_CLASSES = {
 }
 _AT_MOST_ONCE = ("response.created", "response.queued", "response.in_progress")
 
-_numbers = itertools.count(1)
-
-
-def new_id(prefix: str) -> str:
-    return f"{prefix}{next(_numbers)}"
+new_id = partial(item_id, UUID(int=1))
 
 
 def a_run(submission: Submission | None = None, **changes: Any) -> Run:
@@ -39,6 +37,7 @@ def a_run(submission: Submission | None = None, **changes: Any) -> Run:
     submission = submission or a_submission()
     run = Run(
         run_id=submission.run_id,
+        thread_id=submission.thread_id,
         thread=submission.thread,
         principal=submission.principal,
         agent=submission.agent,

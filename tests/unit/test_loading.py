@@ -9,7 +9,7 @@ import pytest
 
 from outlast.agent import Context, Request, Text
 from outlast.shared.settings import SettingsError
-from outlast.worker.agents.loading import load_agents
+from outlast.worker.agents.loading import loaded
 
 SOURCE = """
 import outlast.agent
@@ -36,6 +36,19 @@ value = 3
 """
 
 
+class Heard:
+    """A stage that keeps what is said on it."""
+
+    request = Request([])
+    context = Context("resp_1", "t", "p", "x", 1, None)
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    async def emit(self, emission: object) -> None:
+        self.heard.append(emission)
+
+
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module in the working directory."""
@@ -59,10 +72,11 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     ],
 )
 async def test_functions_of_several_forms_are_agents(module: str, attribute: str, emissions: list[object]) -> None:
-    agent = load_agents({"x": f"{module}:{attribute}"})["x"]
-    context = Context("resp_1", "t", "p", "x", 1, None)
+    async with loaded({"x": f"{module}:{attribute}"}) as agents:
+        stage = Heard()
+        await agents["x"].execute(stage)  # type: ignore[arg-type]
 
-    assert [emission async for emission in agent(Request([]), context)] == emissions
+    assert stage.heard == emissions
 
 
 @pytest.mark.parametrize(
@@ -76,6 +90,7 @@ async def test_functions_of_several_forms_are_agents(module: str, attribute: str
         ("no.such.module:agent", "there is no module 'no'"),
     ],
 )
-def test_what_cannot_be_loaded_is_named_with_the_reason(module: str, target: str, words: str) -> None:
+async def test_what_cannot_be_loaded_is_named_with_the_reason(module: str, target: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        load_agents({"x": target.format(m=module)})
+        async with loaded({"x": target.format(m=module)}):
+            pass

@@ -203,6 +203,7 @@ def _tool_items(request: CreateResponse, databricks: bool) -> ToolItems:
 def _queued(submission: Submission, log: Chunk) -> Run:
     return Run(
         run_id=submission.run_id,
+        thread_id=submission.thread_id,
         thread=submission.thread,
         principal=submission.principal,
         agent=submission.agent,

@@ -33,8 +33,8 @@ def event_line(event: Event) -> str:
 
 def response_line(type: str, sequence_number: int, response: str, created_at: float) -> str:
     """The line of an event that holds a response object, which is JSON already, and its time (seconds since 1970)."""
-    head = f'"type":"{type}","sequence_number":{sequence_number},"created_at":{created_at:.3f}'
-    return _one_line(f'{{{head},"response":{response}}}')
+    head = f'"type":"{type}","sequence_number":{sequence_number}'
+    return _one_line(f'{{{head},"response":{response},"created_at":{created_at:.3f}}}')
 
 
 def _one_line(line: str) -> str:

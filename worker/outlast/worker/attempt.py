@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Mapping
-from contextlib import aclosing
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import structlog
 
-from outlast.agent import Agent, AgentError, Context, Request
+from outlast.agent import AgentError
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost, Unavailable
 from outlast.shared.domain.events import Event
-from outlast.shared.domain.ids import response_id
+from outlast.shared.domain.ids import item_id, response_id
 from outlast.shared.domain.runs import Lease, Run, RunStatus
 from outlast.shared.store import events, leases, runs
 from outlast.shared.wire import event_from
 
+from .agents.adapter import Adapter
 from .flusher import Flusher, ending_of
 from .output import Output
 from .output.replay import Past, replay
+from .stage import Stage
 
 log = structlog.get_logger()
 
@@ -54,12 +56,13 @@ class Outcome:
 
 class Attempt:
     def __init__(
-        self, run: Run, agents: Mapping[str, Agent], database: Database, flusher: Flusher, max_attempts: int
+        self, run: Run, agents: Mapping[str, Adapter], database: Database, flusher: Flusher, max_attempts: int
     ) -> None:
         self.lease = Lease(run.run_id, run.attempt)
         self._max_attempts = max_attempts
         self._run = run
-        self._agents = agents
+        self._new_id = partial(item_id, run.run_id)
+        self._agent = agents.get(run.agent)
         self._database = database
         self._log = flusher.open(run, lost=lambda: self.stop(Stop.LOST))
         self._stop: Stop | None = None
@@ -78,9 +81,10 @@ class Attempt:
         with structlog.contextvars.bound_contextvars(run=response_id(self._run.run_id), attempt=self._run.attempt):
             log.info("run.claimed", agent=self._run.agent)
             try:
-                output = Output(self._run, _new_item_id, await self._past())
-                await self._log.append(output.begin())
-                await self._drive_and_finish(output)
+                past = await self._past()
+                output = Output(self._run, self._new_id, time.time, past)
+                await self._log.append(output.begin(await self._surviving(past)))
+                await self._drive_and_finish(Stage(self._run, output, self._log, self._database, past))
             except LeaseLost:
                 log.warning("lease.lost")
             except Unavailable:
@@ -96,9 +100,8 @@ class Attempt:
         """End a run that this code cannot go on with, from what its log holds."""
         await self._log.abandon()
         lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
-        output = Output(
-            replace(self._run, last_seq=len(lines) - 1), _new_item_id, replay(event_from(line) for line in lines)
-        )
+        past = replay(event_from(line) for line in lines)
+        output = Output(replace(self._run, last_seq=len(lines) - 1), self._new_id, time.time, past)
         last, response = output.fail("internal_error", "The run could not be continued.")
         ending = ending_of(RunStatus.FAILED, last, response)
         if await self._database.run(lambda c: runs.finish(c, self._database.schema, self.lease, ending)):
@@ -111,26 +114,33 @@ class Attempt:
         lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
         return replay(event_from(line) for line in lines)
 
-    async def _drive_and_finish(self, output: Output) -> None:
-        match await self._drive(output):
+    async def _surviving(self, past: Past) -> Collection[str]:
+        """Which of the items that are still part of the answer this attempt goes on from."""
+        if self._agent is None or not past.items:
+            return ()
+        return await self._agent.surviving(self._run, past.items, self._database)
+
+    async def _drive_and_finish(self, stage: Stage) -> None:
+        output = stage.output
+        match await self._drive(stage):
             case Stop.LOST:
                 raise LeaseLost
             case Stop.DRAIN:
                 await self._release("worker_drained")
             case Stop.CANCEL:
                 await self._log.append(output.settle("incomplete"))
-                await self._finish(RunStatus.CANCELLED, *output.cancel())
+                await self._finish(RunStatus.CANCELLED, *output.cancel(), stage.checkpoint_id)
             case AgentError() as failure:
                 await self._log.append(output.settle("incomplete"))
-                await self._finish(RunStatus.FAILED, *output.fail(failure.code, failure.message))
+                ending = output.fail(failure.code, failure.message)
+                await self._finish(RunStatus.FAILED, *ending, stage.checkpoint_id)
             case None:
                 await self._log.append(output.settle("completed"))
-                await self._finish(RunStatus.COMPLETED, *output.complete(datetime.now(UTC)))
+                await self._finish(RunStatus.COMPLETED, *output.complete(datetime.now(UTC)), stage.checkpoint_id)
 
-    async def _drive(self, output: Output) -> Stop | AgentError | None:
+    async def _drive(self, stage: Stage) -> Stop | AgentError | None:
         """Run the agent's code to its end. Returns what stopped it before, or why it failed, for the client to read."""
-        agent = self._agents.get(self._run.agent)
-        if agent is None:
+        if self._agent is None:
             return AgentError(f"This worker has no agent named {self._run.agent!r}.", code="agent_not_found")
         if self._run.cancel_requested:
             self.stop(Stop.CANCEL)
@@ -141,7 +151,7 @@ class Attempt:
             return _timeout()
         if self._run.charged_attempts >= self._max_attempts:
             return _spent(self._run)
-        self._driving = asyncio.create_task(self._emit(agent, output))
+        self._driving = asyncio.create_task(self._agent.execute(stage))
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
@@ -158,15 +168,10 @@ class Attempt:
             return _failure(error)
         return None
 
-    async def _emit(self, agent: Agent, output: Output) -> None:
-        request, context = _request(self._run), _context(self._run)
-        async with aclosing(cast("Any", agent(request, context))) as emissions:
-            async for emission in emissions:
-                if new := output.emit(emission):
-                    await self._log.append(new)
-
-    async def _finish(self, status: RunStatus, last: list[Event], response: dict[str, Any]) -> None:
-        await self._log.finish(last, status, response)
+    async def _finish(
+        self, status: RunStatus, last: list[Event], response: dict[str, Any], checkpoint_id: str | None
+    ) -> None:
+        await self._log.finish(last, status, response, checkpoint_id)
         self._finished_as = status
         log.info("run.finished", status=status.value, events=last[-1].sequence_number + 1)
         try:
@@ -204,24 +209,3 @@ def _timeout() -> AgentError:
 
 def _seconds_until(deadline: datetime | None) -> float | None:
     return None if deadline is None else max((deadline - datetime.now(UTC)).total_seconds(), 0)
-
-
-def _new_item_id(prefix: str) -> str:
-    return prefix + uuid.uuid4().hex
-
-
-def _request(run: Run) -> Request:
-    given = run.request["input"]
-    message = [{"type": "message", "role": "user", "content": given}]
-    return Request(input=message if isinstance(given, str) else given, body=run.request)
-
-
-def _context(run: Run) -> Context:
-    return Context(
-        response_id=response_id(run.run_id),
-        thread_id=run.thread,
-        principal=run.principal,
-        agent=run.agent,
-        attempt=run.attempt,
-        deadline=run.deadline_at,
-    )

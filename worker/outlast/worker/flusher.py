@@ -61,7 +61,9 @@ class RunLog:
         self._check()
         await self._until(lambda: not self.pending)
 
-    async def finish(self, last: Sequence[Event], status: RunStatus, response: object) -> None:
+    async def finish(
+        self, last: Sequence[Event], status: RunStatus, response: object, checkpoint_id: str | None
+    ) -> None:
         """Store the last events and the run's end in one statement. Raises LeaseLost when the run is not ours."""
         self._check()
         if self.pending_bytes > _RUN_BYTES:
@@ -71,7 +73,7 @@ class RunLog:
         await self._until(lambda: not self._flusher.in_flight(self))
         self._add(last)
         chunk = Chunk(self.next_seq, self.next_seq + len(self.pending) - 1, "\n".join(self.pending))
-        if not await self._flusher.finish(self.lease, runs.Ending(status, to_json(response), chunk)):
+        if not await self._flusher.finish(self.lease, runs.Ending(status, to_json(response), chunk, checkpoint_id)):
             self.lose()
             raise LeaseLost
         self.pending.clear()

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from outlast.agent import Agent
 from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.errors import OutlastError, Unavailable
 from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.settings import Settings
 from outlast.shared.store import runs, schema
 
+from .agents.adapter import Adapter
 from .attempt import Attempt, Outcome, Stop
 from .background import Background
 from .executing import execute_as
@@ -28,7 +28,7 @@ Ended = Callable[[Lease, Outcome], None]
 class Runtime:
     """Runs what it is told to. Claiming, and keeping the leases, is the dispatcher's."""
 
-    def __init__(self, database: Database, agents: Mapping[str, Agent], settings: Settings, ended: Ended) -> None:
+    def __init__(self, database: Database, agents: Mapping[str, Adapter], settings: Settings, ended: Ended) -> None:
         self._database = database
         self._agents = agents
         self._settings = settings
@@ -98,7 +98,7 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, agents: Mapping[str, Agent], ended: Ended) -> AsyncGenerator[Runtime]:
+async def open_runtime(settings: Settings, agents: Mapping[str, Adapter], ended: Ended) -> AsyncGenerator[Runtime]:
     """A runtime on the database that the settings name. What still runs at the end is given up as it is."""
     database = Database(
         fixed(settings.required_database_url()),

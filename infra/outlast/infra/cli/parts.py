@@ -72,12 +72,17 @@ def list_agents() -> int:
     failed = 0
     for number, (name, target) in enumerate(config.agents.items()):
         try:
-            loading.load_agents({name: target})
+            asyncio.run(_load(loading, name, target))
             state = "default" if number == 0 else "ok"
         except SettingsError as error:
             failed, state = 1, error.message
         typer.echo(f"{name:<20} {target:<40} {state}")
     return failed
+
+
+async def _load(loading: Any, name: str, target: str) -> None:
+    async with loading.loaded({name: target}):
+        pass
 
 
 def _side(extra: str, module: str) -> Any:

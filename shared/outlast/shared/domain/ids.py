@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import time
 from uuid import UUID
 
 RESPONSE_PREFIX = "resp_"
+_ITEM_ID = re.compile("[a-z]+_([0-9a-f]{32})([0-9a-f]{4,8})")
 
 
 def uuid7(milliseconds: int, randomness: bytes) -> UUID:
@@ -37,6 +39,23 @@ def parse_response_id(text: str) -> UUID | None:
     except ValueError:
         return None
     return run_id if response_id(run_id) == text else None
+
+
+def item_id(run_id: UUID, prefix: str, index: int) -> str:
+    """The id of an item: its run and its place in the output, so that whoever has the id finds the item.
+
+    An output index is never given twice, by no attempt: neither is an id. Clients are told nothing about its form.
+    """
+    return f"{prefix}{run_id.hex}{index:04x}"
+
+
+def parse_item_id(text: str) -> tuple[UUID, int] | None:
+    """The run and the output index that `item_id` made this id, or a call's id, of; None for an id of another make."""
+    match = _ITEM_ID.fullmatch(text)
+    if match is None:
+        return None
+    run_id, index = UUID(hex=match[1]), int(match[2], 16)
+    return (run_id, index) if f"{index:04x}" == match[2] else None
 
 
 def short(run_id: UUID) -> str:

@@ -61,6 +61,8 @@ class Run:
     """One execution of an agent for one request."""
 
     run_id: UUID
+    thread_id: UUID
+    """The thread in our tables, where its name is one of the principal's."""
     thread: str
     principal: str
     agent: str
@@ -81,6 +83,8 @@ class Run:
     """Attempts that ended with the death of the process they ran in."""
     last_cause: str | None = None
     """Why the latest of the charged attempts ended; without any, the latest of all."""
+    previous_run_id: UUID | None = None
+    """The run that this one continues, by ``previous_response_id``. It may have been deleted since."""
 
 
 @dataclass(frozen=True, slots=True)

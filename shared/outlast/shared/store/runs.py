@@ -15,7 +15,7 @@ from outlast.shared.wire import from_json
 
 _RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at, r.deadline_at, r.background, r.store,
           r.tool_items, r.request, h.last_seq, r.response, r.cancel_requested_at IS NOT NULL, r.charged_attempts,
-          r.last_cause"""
+          r.last_cause, r.previous_run_id, t.id"""
 
 
 async def read(connection: Connection, run_id: UUID, principal: str) -> Run | None:
@@ -68,6 +68,8 @@ class Ending:
     status: RunStatus
     response: str
     chunk: Chunk
+    checkpoint_id: str | None = None
+    """The agent's last checkpoint in this run: where a run that names it as its previous one goes on."""
 
 
 _LARGE = 2**20  # characters of a response that may take longer to store than a statement usually may
@@ -90,7 +92,7 @@ d AS (DELETE FROM run_leases WHERE run_id = (SELECT run_id FROM h)),
 e AS (
     INSERT INTO run_events (run_id, first_seq, last_seq, data)
     SELECT run_id, %(first_seq)s, %(last_seq)s, %(data)s FROM h)
-UPDATE runs SET status = %(status)s, response = %(response)s, finished_at = now()
+UPDATE runs SET status = %(status)s, response = %(response)s, checkpoint_id = %(checkpoint_id)s, finished_at = now()
 WHERE id = (SELECT run_id FROM h) RETURNING id
 """
 # What waits on the thread is made ready by a second statement: its snapshot is later than the lock on the thread's row.
@@ -127,6 +129,7 @@ async def _finish(connection: Connection, schema: str, held_as: RunStatus, lease
         "data": ending.chunk.data,
         "status": ending.status.value,
         "response": ending.response,
+        "checkpoint_id": ending.checkpoint_id,
     }
     async with connection.pipeline():  # BEGIN and COMMIT rather than sync(), for the reason given in append()
         await connection.execute("BEGIN")
@@ -197,6 +200,28 @@ async def thread_of(connection: Connection, run_id: UUID, principal: str) -> str
     return row[0] if row else None
 
 
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Where a run that names this one as its previous one goes on."""
+
+    status: RunStatus
+    thread: str
+    checkpoint_id: str | None
+    """The agent's last checkpoint in this run; None until it has finished, and for agents without checkpoints."""
+
+
+async def checkpoint_of(connection: Connection, run_id: UUID) -> Continuation | None:
+    """What is known of a previous run; None when it has been deleted."""
+    cursor = await connection.execute(
+        """SELECT r.status, t.name, r.checkpoint_id FROM runs r JOIN threads t ON t.id = r.thread_id
+           WHERE r.id = %s""",
+        (run_id,),
+        prepare=True,
+    )
+    row = await cursor.fetchone()
+    return Continuation(RunStatus(row[0]), *row[1:]) if row else None
+
+
 def _summary(row: tuple[Any, ...]) -> RunSummary:
     return RunSummary(row[0], row[1], RunStatus(row[2]), *row[3:])
 
@@ -220,4 +245,6 @@ def _run(row: tuple[Any, ...]) -> Run:
         cancel_requested=row[14],
         charged_attempts=row[15],
         last_cause=row[16],
+        previous_run_id=row[17],
+        thread_id=row[18],
     )

@@ -6,22 +6,48 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, cast
 
-from outlast.agent import Agent
+from outlast.agent import AgentError
 from outlast.shared.settings import SettingsError
 
 from . import function
+from .adapter import Adapter
+
+_LANGGRAPH = "outlast.worker.agents.langgraph"  # loaded only for an agent that is a graph: it takes half a second
 
 
-def load_agents(targets: Mapping[str, str]) -> dict[str, Agent]:
-    """By name. Importable from the working directory and PYTHONPATH. Raises SettingsError, naming what is wrong."""
+@asynccontextmanager
+async def loaded(targets: Mapping[str, str]) -> AsyncGenerator[dict[str, Adapter]]:
+    """The agents by name, for as long as the context is open.
+
+    Importable from the working directory and PYTHONPATH. Raises SettingsError, naming what is wrong.
+    """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    return {name: _load(name, target) for name, target in targets.items()}
+    async with AsyncExitStack() as stack:
+        yield {name: await adapted(name, _find(name, target), stack) for name, target in targets.items()}
 
 
-def _load(name: str, target: str) -> Agent:
+async def adapted(name: str, found: object, stack: AsyncExitStack) -> Adapter:
+    """The adapter for an agent, or for what makes one. Raises SettingsError for anything else."""
+    if inspect.isasyncgenfunction(found):
+        return function.FunctionAgent(found)
+    if _is_graph(found):
+        return importlib.import_module(_LANGGRAPH).LangGraphAgent(found)
+    if inspect.iscoroutinefunction(found) and len(_required(found)) == 2:
+        return function.FunctionAgent(function.from_coroutine(found))
+    if callable(found) and not inspect.isclass(found) and (given := _factory_arguments(found)) is not None:
+        return await adapted(name, await _made(name, found, given, stack), stack)
+    raise SettingsError(
+        f"Agent {name} is {type(found).__name__}, not an agent: name a LangGraph graph, a function that makes one, "
+        "or `async def agent(request, context)` that yields what outlast.agent describes"
+    )
+
+
+def _find(name: str, target: str) -> object:
     module_name, _, attribute = target.partition(":")
     try:
         found: object = importlib.import_module(module_name)
@@ -37,15 +63,39 @@ def _load(name: str, target: str) -> Agent:
         if not hasattr(found, part):
             raise SettingsError(f"Agent {name}: {module_name} has no attribute {attribute!r}")
         found = getattr(found, part)
-    return _adapt(name, target, found)
+    return found
 
 
-def _adapt(name: str, target: str, found: object) -> Agent:
-    if inspect.isasyncgenfunction(found):
-        return found
-    if inspect.iscoroutinefunction(found):
-        return function.from_coroutine(found)
-    raise SettingsError(
-        f"Agent {name}: {target} is {type(found).__name__}, not an agent: write "
-        "`async def agent(request, context)` that yields what outlast.agent describes"
-    )
+def _is_graph(found: object) -> bool:
+    return any(kind.__module__.startswith("langgraph.") for kind in type(found).__mro__)
+
+
+def _required(found: object) -> list[str]:
+    parameters = inspect.signature(cast("Any", found)).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def _factory_arguments(found: object) -> tuple[Any, ...] | None:
+    """What to call it with, if it is a factory: nothing, or the configuration that LangGraph's servers give theirs."""
+    match _required(found):
+        case []:
+            return ()
+        case ["config"]:
+            return ({"configurable": {}},)
+        case _:
+            return None
+
+
+async def _made(name: str, factory: Any, arguments: tuple[Any, ...], stack: AsyncExitStack) -> object:
+    """What a factory makes: at once, when awaited, or for as long as its context is open."""
+    try:
+        made: object = factory(*arguments)
+        if inspect.isawaitable(made):
+            made = await cast("Awaitable[object]", made)
+        if isinstance(made, AbstractAsyncContextManager):
+            made = await stack.enter_async_context(cast("AbstractAsyncContextManager[object]", made))
+    except AgentError as error:  # its author's words
+        raise SettingsError(f"Agent {name}: {error.message}") from None
+    except Exception as error:
+        raise SettingsError(f"Agent {name}: making it raised {type(error).__name__}: {error}") from error
+    return made

@@ -28,8 +28,8 @@ from .emissions import EmissionError
 from .items import Closing, Item, Origin, Path, Step
 from .replay import Past
 
-NewId = Callable[[str], str]
-"""Makes an id from its prefix; unique over all runs."""
+NewId = Callable[[str, int], str]
+"""Makes an id from its prefix and an output index; unique over all runs."""
 Clock = Callable[[], float]
 """Seconds since 1970."""
 
@@ -43,7 +43,7 @@ class Output:
 
     def __init__(self, run: Run, new_id: NewId, clock: Clock, past: Past | None = None) -> None:
         self._run = run
-        self._new_id = new_id
+        self._make_id = new_id
         self._clock = clock
         self._past = past or Past()
         self._items = list(self._past.items)
@@ -212,6 +212,10 @@ class Output:
     def _index(self) -> int:
         """The next output index: the number of items ever added."""
         return len(self._items)
+
+    def _new_id(self, prefix: str) -> str:
+        """An id for the next item."""
+        return self._make_id(prefix, self._index)
 
     def _add(
         self, make: Callable[..., tuple[Item, list[Step]]], prefix: str, origin: Origin, *values: str

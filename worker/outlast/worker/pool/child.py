@@ -18,7 +18,7 @@ from outlast.shared import logs
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
-from outlast.worker.agents.loading import load_agents
+from outlast.worker.agents.loading import loaded
 from outlast.worker.attempt import Outcome, Stop
 from outlast.worker.executing import mark_steps
 from outlast.worker.runtime import open_runtime
@@ -53,8 +53,7 @@ async def _serve(end: socket.socket, settings: Settings) -> None:
         channel.send("ended", leases=leases_to_wire([lease]), status=status, events=outcome.events)
 
     try:
-        agents = load_agents(settings.agents)
-        async with open_runtime(settings, agents, ended) as runtime:
+        async with loaded(settings.agents) as agents, open_runtime(settings, agents, ended) as runtime:
             channel.send("ready")
             async for message in channel.messages():
                 leases = leases_from_wire(message.get("leases", ()))

@@ -1,0 +1,21 @@
+"""Threads: which runs are of one conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from uuid import UUID
+
+from outlast.shared.connections import Connection
+
+
+async def runs_of_thread(
+    connection: Connection, thread_name: str, principal: str, run_ids: Collection[UUID]
+) -> set[UUID]:
+    """Which of these runs belong to this thread of the principal's."""
+    cursor = await connection.execute(
+        """SELECT r.id FROM runs r JOIN threads t ON t.id = r.thread_id
+           WHERE r.id = ANY(%b::uuid[]) AND t.principal = %s AND t.name = %s""",
+        (list(run_ids), principal, thread_name),
+        prepare=True,
+    )
+    return {row[0] for row in await cursor.fetchall()}

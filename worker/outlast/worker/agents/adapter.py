@@ -1,0 +1,23 @@
+"""What an attempt wants of an agent, whichever framework it is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from outlast.shared.connections import Database
+from outlast.shared.domain.runs import Run
+from outlast.worker.output.items import Item
+from outlast.worker.stage import Stage
+
+
+class Adapter(Protocol):
+    """One agent, shared by its runs."""
+
+    async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
+        """Before a later attempt: the ids of those items of earlier ones that it will not say again."""
+        ...
+
+    async def execute(self, stage: Stage) -> None:
+        """Run the agent's code to its end. Whatever it raises fails the run; of AgentError the client learns why."""
+        ...

@@ -1,0 +1,65 @@
+"""What the code of an agent is given to play on: who asks for what, and where what it says goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outlast.agent import Context, Request
+from outlast.shared.connections import Database
+from outlast.shared.domain.ids import response_id
+from outlast.shared.domain.runs import Run
+
+from .flusher import RunLog
+from .output import Output
+from .output.items import Item, Path
+from .output.replay import Past
+
+
+class Stage:
+    """One attempt, as an adapter sees it."""
+
+    def __init__(self, run: Run, output: Output, run_log: RunLog, database: Database, past: Past) -> None:
+        self.run = run
+        self.output = output
+        self.database = database
+        self.request = _request(run)
+        self.context = _context(run)
+        self.checkpoint_id: str | None = None
+        """The agent's latest checkpoint; it is kept with the run when it ends."""
+        self._log = run_log
+        self._past = past
+
+    @property
+    def surviving(self) -> Sequence[Item]:
+        """What earlier attempts said that still counts."""
+        return [item for item in self._past.items if item.surviving]
+
+    async def emit(self, emission: object, path: Path = ()) -> None:
+        """Say something; waits while too much is not stored yet. Raises EmissionError and LeaseLost."""
+        if new := self.output.emit(emission, path):
+            await self._log.append(new)
+
+    async def flush(self) -> None:
+        """Until everything that was said is stored. Raises LeaseLost when it never will be."""
+        await self._log.flush()
+
+    def lost(self) -> None:
+        """The run is another's: end the attempt."""
+        self._log.lose()
+
+
+def _request(run: Run) -> Request:
+    given = run.request["input"]
+    message = [{"type": "message", "role": "user", "content": given}]
+    return Request(input=message if isinstance(given, str) else given, body=run.request)
+
+
+def _context(run: Run) -> Context:
+    return Context(
+        response_id=response_id(run.run_id),
+        thread_id=run.thread,
+        principal=run.principal,
+        agent=run.agent,
+        attempt=run.attempt,
+        deadline=run.deadline_at,
+    )
