@@ -14,6 +14,7 @@ import psycopg
 import pytest
 import redis
 
+from outlast.infra import checkpoint_tables
 from outlast.infra.embedded import Postgres, Valkey
 from outlast.infra.migrate import migrate, shipped
 from outlast.shared.connections import Database, fixed
@@ -63,7 +64,12 @@ def _make_template() -> None:
         connection.execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")  # type: ignore[arg-type]
         connection.execute(f"CREATE DATABASE {TEMPLATE}")  # type: ignore[arg-type]
     database = Database(fixed(named(os.environ[ADMIN_URL], TEMPLATE)), schema="outlast", application="tests")
-    asyncio.run(migrate(database, shipped()))
+    asyncio.run(_migrate(database))
+
+
+async def _migrate(database: Database) -> None:
+    await migrate(database, shipped())
+    await checkpoint_tables.prepare(database)
 
 
 def named(url: str, database: str) -> str:

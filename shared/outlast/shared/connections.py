@@ -18,7 +18,7 @@ import structlog
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from .domain.errors import SchemaMismatch, Unavailable
+from .domain.errors import LeaseLost, SchemaMismatch, Unavailable
 
 log = structlog.get_logger()
 
@@ -33,6 +33,7 @@ TRANSIENT: tuple[type[Exception], ...] = (
     PoolTimeout,
     PoolClosed,
 )
+_LEASE_LOST = "OL001"  # raised by the function fence() of our schema
 _SCHEMA_ERRORS = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
@@ -100,7 +101,7 @@ class Database:
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, patience_seconds: float = 5.0) -> T:
         """Do idempotent work on a pooled connection, again if the connection dies, until patience ends.
 
-        Raises Unavailable then, and SchemaMismatch when our tables are not there.
+        Raises Unavailable then, SchemaMismatch when our tables are not there, and LeaseLost when it was fenced off.
         """
         assert self._pool is not None, "used outside pooled()"
         loop = asyncio.get_running_loop()
@@ -116,6 +117,10 @@ class Database:
                 if loop.time() + pause > deadline:
                     raise Unavailable from error
                 await asyncio.sleep(pause)
+            except psycopg.Error as error:
+                if error.sqlstate == _LEASE_LOST:
+                    raise LeaseLost from None
+                raise
         raise AssertionError("unreachable")
 
     async def connect(self, **session: str) -> Connection:

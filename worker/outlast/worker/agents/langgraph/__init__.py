@@ -1,0 +1,5 @@
+"""Agents that are LangGraph graphs: the only code that knows the framework. Only children of a worker load it."""
+
+from .agent import LangGraphAgent
+
+__all__ = ["LangGraphAgent"]

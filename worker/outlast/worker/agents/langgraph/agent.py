@@ -1,0 +1,186 @@
+"""A graph as an agent: its threads, its checkpoints, and the runs that go on from them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, cast
+
+import structlog
+from langchain_core.messages import BaseMessage
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.errors import GraphDrained
+from langgraph.runtime import RunControl
+
+from outlast.agent import AgentError, State
+from outlast.shared.connections import Database
+from outlast.shared.domain.ids import parse_item_id
+from outlast.shared.domain.runs import Lease, Run
+from outlast.shared.store import runs, threads
+from outlast.worker.output.items import Item, Path
+from outlast.worker.stage import Stage
+
+from .asked import Asked
+from .conversation import answering, to_messages, unknown_answers, unseen
+from .handler import Handler
+from .saver import FencedSaver
+from .survival import Reached, surviving
+
+log = structlog.get_logger()
+
+_RUN_ID = "outlast_run_id"
+_FAILED = {"__error__", "__interrupt__"}  # pending writes of tasks that have to run again
+
+
+class LangGraphAgent:
+    """Any graph with ``messages`` in its state. A later attempt goes on from the run's own last checkpoint."""
+
+    def __init__(self, graph: Any) -> None:
+        """Takes a compiled graph or a builder. A checkpointer it was compiled with is replaced by ours."""
+        self._graph = graph.compile() if hasattr(graph, "compile") else graph
+
+    async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
+        saver = FencedSaver(database, _lease(run))
+
+        async def look(namespace: str) -> Reached | None:
+            if namespace not in looked:
+                looked[namespace] = _reached(await saver.aget_tuple(_config(run, checkpoint_ns=namespace)))
+            return looked[namespace]
+
+        latest = await saver.aget_tuple(_config(run))
+        looked: dict[str, Reached | None] = {"": _reached(latest)}
+        return await surviving(items, look) if _is_of(latest, run) else ()
+
+    async def execute(self, stage: Stage) -> None:
+        performance = Performance(self._graph, stage)
+        try:
+            await performance.run()
+        finally:
+            stage.checkpoint_id = performance.saver.latest_id
+
+
+class Performance:
+    """One attempt at one run of a graph."""
+
+    def __init__(self, graph: Any, stage: Stage) -> None:
+        self._stage = stage
+        self.saver = FencedSaver(stage.database, _lease(stage.run), stage.lost)
+        self._graph = graph.copy(update={"checkpointer": self.saver})
+        self._control = RunControl()
+        said = [item.origin.key for item in stage.surviving if item.origin.key]
+        self._handler = Handler(self, said)
+        self._asked = Asked(stage.request, self._handler.inside_tool)
+
+    async def run(self) -> None:
+        run = self._stage.run
+        latest = await self.saver.aget_tuple(_config(run))
+        if latest is not None and _is_of(latest, run):
+            self.saver.latest_id = latest.checkpoint["id"]
+            await self._stream(None, _config(run))
+            return
+        base = await self._base(latest)
+        config = _config(run, **({"checkpoint_id": base} if base else {}))
+        await self._stream({"messages": await self._new_messages(config), **self._inputs()}, config)
+
+    async def _stream(self, given: Any, config: dict[str, Any]) -> None:
+        config["callbacks"] = [self._handler]
+        config["metadata"] = {_RUN_ID: str(self._stage.run.run_id)}
+        config["configurable"] |= {
+            "user_id": self._stage.context.principal,
+            "outlast_request": self._stage.request,
+            "outlast_context": self._stage.context,
+        }
+        with self._asked.applied():
+            steps = self._graph.astream(given, config, stream_mode="updates", durability="sync", control=self._control)
+            try:
+                async for update in steps:
+                    await self._see(update)
+            except GraphDrained:  # we asked for it: the client has to answer first
+                if not self._control.drain_requested:
+                    raise
+
+    async def _see(self, update: dict[str, Any]) -> None:
+        if "__interrupt__" in update:
+            log.warning("agent.interrupted", reason="nothing can answer an interrupt() yet: the run completes")
+        for changed in update.values():
+            outputs: Any = changed.get("custom_outputs") if hasattr(changed, "get") else None
+            if isinstance(outputs, dict):
+                await self._stage.emit(State(cast("dict[str, Any]", outputs)))
+
+    # -- where it goes on, and with what -------------------------------------------------------------------------------
+
+    async def _base(self, latest: CheckpointTuple | None) -> str | None:
+        """The checkpoint to go on from that of the response that was named, when it is not the latest one."""
+        previous = self._stage.run.previous_run_id
+        if previous is None:
+            return None
+        found = await self._stage.database.run(lambda c: runs.checkpoint_of(c, previous))
+        if found is None or found.thread != self._stage.run.thread or found.checkpoint_id is None:
+            return None
+        return found.checkpoint_id if latest and found.checkpoint_id != latest.checkpoint["id"] else None
+
+    async def _new_messages(self, config: dict[str, Any]) -> list[BaseMessage]:
+        run = self._stage.run
+        state: Sequence[BaseMessage] = (await self._graph.aget_state(config)).values.get("messages") or ()
+        given = to_messages(await self._not_of_this_thread(), run.run_id.hex)
+        new = unseen(given, state)
+        if unknown := unknown_answers(new, state):
+            raise AgentError(f"No tool call found for function call output with call_id {unknown[0]}.")
+        return answering(new or given[-1:], state)
+
+    async def _not_of_this_thread(self) -> list[Any]:
+        """The request's items but for those that earlier runs of the thread made: its checkpoint has them."""
+        items = self._stage.request.input
+        makers = {item.get("id"): made[0] for item in items if (made := parse_item_id(str(item.get("id") or "")))}
+        if not makers:
+            return list(items)
+        run = self._stage.run
+        ours = await self._stage.database.run(
+            lambda c: threads.runs_of_thread(c, run.thread, run.principal, set(makers.values()))
+        )
+        return [item for item in items if makers.get(item.get("id")) not in ours]
+
+    def _inputs(self) -> dict[str, Any]:
+        """What else a graph may have in its state, as Databricks' templates do."""
+        if "custom_inputs" not in self._graph.channels:
+            return {}
+        return {"custom_inputs": dict(self._stage.request.custom_inputs)}
+
+    # -- what the handler is told goes here ----------------------------------------------------------------------------
+
+    async def emit(self, emission: object, path: Path = ()) -> None:
+        await self._stage.emit(emission, path)
+
+    async def flush(self) -> None:
+        await self._stage.flush()
+
+    def is_open(self, call_id: str) -> bool:
+        return self._stage.output.is_open(call_id)
+
+    def is_clients(self, tool: str) -> bool:
+        return self._asked.is_clients(tool)
+
+    def called(self, by_client: bool) -> None:
+        self._asked.called()
+        if by_client:
+            self._control.request_drain("client_call")  # the step is kept; the next one would look for the tool here
+
+
+def _lease(run: Run) -> Lease:
+    return Lease(run.run_id, run.attempt)
+
+
+def _config(run: Run, **configurable: str) -> Any:
+    """Threads are ours by their id: two principals may choose the same name."""
+    return {"configurable": {"thread_id": str(run.thread_id), "checkpoint_ns": "", **configurable}}
+
+
+def _is_of(checkpoint: CheckpointTuple | None, run: Run) -> bool:
+    return checkpoint is not None and checkpoint.metadata.get(_RUN_ID) == str(run.run_id)
+
+
+def _reached(checkpoint: CheckpointTuple | None) -> Reached | None:
+    if checkpoint is None:
+        return None
+    writes = checkpoint.pending_writes or []
+    failed = {task for task, channel, _ in writes if channel in _FAILED}
+    return Reached(checkpoint.metadata.get("step", -1), frozenset({task for task, _, _ in writes} - failed))

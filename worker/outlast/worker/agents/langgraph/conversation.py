@@ -1,0 +1,182 @@
+"""From the items of a request to the messages that a graph has not seen yet. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
+NOT_ANSWERED = "This call was not carried out. Call the tool again if its result is still needed."
+
+
+def to_messages(items: Sequence[Mapping[str, Any]], ids: str) -> list[BaseMessage]:
+    """The messages that items of the Responses API stand for. Reasoning, and what only clients know, has none.
+
+    A message without an id of its own gets one that begins with ``ids`` and is the same whenever this is done again.
+    """
+    messages: list[BaseMessage] = []
+    for number, item in enumerate(items):
+        for message in _from_item(item):
+            last = messages[-1] if messages else None
+            if _only_calls(message) and isinstance(last, AIMessage) and isinstance(message, AIMessage):
+                last.tool_calls += message.tool_calls  # what a model says and calls at once is one message of it
+                continue
+            message.id = item.get("id") or f"{ids}-{number}"
+            if isinstance(message, ToolMessage):
+                message.id = f"{message.id}-output"
+            messages.append(message)
+    return messages
+
+
+def unseen(messages: Sequence[BaseMessage], state: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """What of these messages a conversation in this state lacks: a client may send all of it again.
+
+    Calls and answers are known by their call id, other messages by the questions around them: the client's view of an
+    answer (without tools, perhaps with what a lost attempt had said) need not be ours. A question alone is always new.
+    """
+    if not state:
+        return list(messages)
+    calls, answers = _call_ids(state), {m.tool_call_id for m in state if isinstance(m, ToolMessage)}
+    rest = _after_history(messages, state)
+    new: list[BaseMessage] = []
+    for message in rest:
+        if isinstance(message, ToolMessage) and message.tool_call_id in answers:
+            continue
+        if isinstance(message, AIMessage) and message.tool_calls and _call_ids([message]) <= calls:
+            continue
+        new.append(message)
+    return new
+
+
+def answering(new: Sequence[BaseMessage], state: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The new messages, those first that answer the calls the conversation ends with; models insist on all of them."""
+    open_calls = _open_calls(state)
+    answers = {m.tool_call_id: m for m in new if isinstance(m, ToolMessage) and m.tool_call_id in open_calls}
+    missing = [call_id for call_id in open_calls if call_id not in answers]
+    repaired = [
+        ToolMessage(
+            NOT_ANSWERED, tool_call_id=call_id, name=open_calls[call_id], status="error", id=f"{call_id}-output"
+        )
+        for call_id in missing
+    ]
+    first = {id(message) for message in answers.values()}
+    return [*answers.values(), *repaired, *(m for m in new if id(m) not in first)]
+
+
+def unknown_answers(new: Sequence[BaseMessage], state: Sequence[BaseMessage]) -> list[str]:
+    """Call ids that are answered, but were never called."""
+    known = _call_ids(state) | _call_ids(new)
+    return [m.tool_call_id for m in new if isinstance(m, ToolMessage) and m.tool_call_id not in known]
+
+
+def _after_history(messages: Sequence[BaseMessage], state: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """The messages after the questions that are the state's latest, and their answers."""
+    asked = [m.text for m in state if isinstance(m, HumanMessage)]
+    places = [place for place, m in enumerate(messages) if isinstance(m, HumanMessage)]
+    for count in range(len(places), 0, -1):
+        begin = places[count - 1] + 1
+        end = places[count] if count < len(places) else len(messages)
+        replies = [place for place in range(begin, end) if isinstance(messages[place], AIMessage)]
+        repeated = [messages[place].text for place in places[:count]]
+        if replies and asked[-count:] == repeated:
+            return messages[replies[-1] + 1 :]
+    return messages
+
+
+def _call_ids(messages: Sequence[BaseMessage]) -> set[str | None]:
+    return {call["id"] for m in messages if isinstance(m, AIMessage) for call in m.tool_calls}
+
+
+def _open_calls(state: Sequence[BaseMessage]) -> dict[str, str]:
+    """The calls that the conversation ends with and that have no answer: ids and names."""
+    answered: set[str] = set()
+    for message in reversed(state):
+        if isinstance(message, ToolMessage):
+            answered.add(message.tool_call_id)
+        elif isinstance(message, AIMessage):
+            return {
+                call["id"]: call["name"] for call in message.tool_calls if call["id"] and call["id"] not in answered
+            }
+        else:
+            return {}
+    return {}
+
+
+def _only_calls(message: BaseMessage) -> bool:
+    return isinstance(message, AIMessage) and bool(message.tool_calls) and not message.content
+
+
+def _from_item(item: Mapping[str, Any]) -> Iterator[BaseMessage]:
+    match item.get("type", "message"):
+        case "message":
+            yield _message(item)
+        case "function_call":
+            yield _call(item["name"], item.get("arguments"), item["call_id"])
+        case "function_call_output":
+            yield ToolMessage(_content(item.get("output") or ""), tool_call_id=item["call_id"])
+        case "mcp_call":
+            yield _call(item["name"], item.get("arguments"), item["id"])
+            failure = item.get("error")
+            yield ToolMessage(
+                item.get("output") or (_error_text(failure) if failure else NOT_ANSWERED),
+                tool_call_id=item["id"],
+                status="success" if item.get("output") is not None else "error",
+            )
+        case _:
+            return
+
+
+def _message(item: Mapping[str, Any]) -> BaseMessage:
+    content = _content(item.get("content") or "")
+    match item.get("role"):
+        case "assistant":
+            return AIMessage(content)
+        case "system" | "developer":
+            return SystemMessage(content)
+        case _:
+            return HumanMessage(content)
+
+
+def _call(name: str, arguments: str | None, call_id: str) -> AIMessage:
+    try:
+        parsed: Any = json.loads(arguments or "{}")
+    except ValueError:
+        parsed = None
+    given = cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {"arguments": arguments}
+    return AIMessage("", tool_calls=[{"name": name, "args": given, "id": call_id, "type": "tool_call"}])
+
+
+def _content(content: str | Sequence[Mapping[str, Any]]) -> Any:
+    """Text alone stays text: not every model takes parts."""
+    if isinstance(content, str):
+        return content
+    parts = [_part(part) for part in content]
+    if all(part["type"] == "text" for part in parts):
+        return "".join(cast("str", part["text"]) for part in parts)
+    return parts
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    """In the form of chat completions, which LangChain's models of every provider read."""
+    match part.get("type"):
+        case "input_image":
+            url = {"url": part.get("image_url") or ""}
+            return {"type": "image_url", "image_url": url | ({"detail": part["detail"]} if part.get("detail") else {})}
+        case "input_file" if part.get("file_url"):
+            return {"type": "file", "url": part["file_url"]}
+        case "input_file":
+            named = {name: part[name] for name in ("filename", "file_data", "file_id") if part.get(name)}
+            return {"type": "file", "file": named}
+        case "input_audio":
+            return {"type": "input_audio", "input_audio": part.get("input_audio")}
+        case _:
+            return {"type": "text", "text": part.get("text") or part.get("refusal") or ""}
+
+
+def _error_text(error: Any) -> str:
+    if not isinstance(error, Mapping):
+        return str(error)
+    parts = cast("Mapping[str, Any]", error).get("content") or ()
+    return "".join(part.get("text") or "" for part in parts) or str(cast("Mapping[str, Any]", error).get("message", ""))
