@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import Any, cast
+from uuid import UUID
 
 import structlog
 from langchain_core.messages import BaseMessage
@@ -16,6 +17,7 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.ids import parse_item_id
 from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.store import runs, threads
+from outlast.shared.wire import from_json
 from outlast.worker.output.items import Item, Path
 from outlast.worker.stage import Stage
 
@@ -120,12 +122,24 @@ class Performance:
 
     async def _new_messages(self, config: dict[str, Any]) -> list[BaseMessage]:
         run = self._stage.run
-        state: Sequence[BaseMessage] = (await self._graph.aget_state(config)).values.get("messages") or ()
+        snapshot = await self._graph.aget_state(config)
+        state: Sequence[BaseMessage] = snapshot.values.get("messages") or ()
         given = to_messages(await self._not_of_this_thread(), run.run_id.hex)
         new = unseen(given, state)
+        if unknown_answers(new, state):  # a graph within the graph has called, and its state ended with the run
+            new = [*await self._called_by((snapshot.metadata or {}).get(_RUN_ID)), *new]
         if unknown := unknown_answers(new, state):
             raise AgentError(f"No tool call found for function call output with call_id {unknown[0]}.")
         return answering(new or given[-1:], state)
+
+    async def _called_by(self, run_id: str | None) -> list[BaseMessage]:
+        """The calls for the client that this earlier run of the thread ended with."""
+        principal = self._stage.run.principal
+        earlier = run_id and await self._stage.database.run(lambda c: runs.read(c, UUID(run_id), principal))
+        if not earlier or not earlier.response:
+            return []
+        output: list[dict[str, Any]] = from_json(earlier.response)["output"]
+        return to_messages([item for item in output if item["type"] == "function_call"], earlier.run_id.hex)
 
     async def _not_of_this_thread(self) -> list[Any]:
         """The request's items but for those that earlier runs of the thread made: its checkpoint has them."""
