@@ -47,14 +47,14 @@ async def surviving(items: Sequence[Item], look: Look) -> set[str]:
 async def _survives(path: Path, look: Look) -> bool:
     """A step survives when its graph has a later checkpoint, or its own result; or when the graph around it does."""
     namespace = ""
-    finished: set[str] = set()  # of every graph above: a task may be called from another one
     for place in path:
         reached = await look(namespace)
         if reached is None:
             return False
-        finished |= reached.finished
         step = place["step"]
-        if place["task"] in finished or (step is not None and step <= reached.step):
+        if step is not None and step <= reached.step:
+            return True
+        if any(inner["task"] in reached.finished for inner in path):  # a task that another one calls is kept with it
             return True
         if step is not None and step > reached.step + 1:
             return False
