@@ -124,8 +124,8 @@ class Performance:
         run = self._stage.run
         snapshot = await self._graph.aget_state(config)
         state: Sequence[BaseMessage] = snapshot.values.get("messages") or ()
-        given = to_messages(await self._not_of_this_thread(), run.run_id.hex)
-        new = unseen(given, state)
+        given = to_messages(self._stage.request.input, run.run_id.hex)
+        new = unseen(given, state, await self._made_in_this_thread() if state else ())
         if unknown_answers(new, state):  # a graph within the graph has called, and its state ended with the run
             new = [*await self._called_by((snapshot.metadata or {}).get(_RUN_ID)), *new]
         if unknown := unknown_answers(new, state):
@@ -141,17 +141,17 @@ class Performance:
         output: list[dict[str, Any]] = from_json(earlier.response)["output"]
         return to_messages([item for item in output if item["type"] == "function_call"], earlier.run_id.hex)
 
-    async def _not_of_this_thread(self) -> list[Any]:
-        """The request's items but for those that earlier runs of the thread made: its checkpoint has them."""
-        items = self._stage.request.input
-        makers = {item.get("id"): made[0] for item in items if (made := parse_item_id(str(item.get("id") or "")))}
-        if not makers:
-            return list(items)
+    async def _made_in_this_thread(self) -> set[str]:
+        """Ids of those of the request's items that runs of its thread have made."""
         run = self._stage.run
+        ids = [str(item["id"]) for item in self._stage.request.input if item.get("id")]
+        makers = {item_id: made[0] for item_id in ids if (made := parse_item_id(item_id))}
+        if not makers:
+            return set()
         ours = await self._stage.database.run(
             lambda c: threads.runs_of_thread(c, run.thread, run.principal, set(makers.values()))
         )
-        return [item for item in items if makers.get(item.get("id")) not in ours]
+        return {item_id for item_id, run_id in makers.items() if run_id in ours}
 
     def _inputs(self) -> dict[str, Any]:
         """What else a graph may have in its state, as Databricks' templates do."""

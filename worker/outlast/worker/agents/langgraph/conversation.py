@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 NOT_ANSWERED = "This call was not carried out. Call the tool again if its result is still needed."
+_OUTPUT = "-output"  # a call and its result are one item, and two messages
 
 
 def to_messages(items: Sequence[Mapping[str, Any]], ids: str) -> list[BaseMessage]:
@@ -25,14 +26,17 @@ def to_messages(items: Sequence[Mapping[str, Any]], ids: str) -> list[BaseMessag
                 continue
             message.id = item.get("id") or f"{ids}-{number}"
             if isinstance(message, ToolMessage):
-                message.id = f"{message.id}-output"
+                message.id = f"{message.id}{_OUTPUT}"
             messages.append(message)
     return messages
 
 
-def unseen(messages: Sequence[BaseMessage], state: Sequence[BaseMessage]) -> list[BaseMessage]:
+def unseen(
+    messages: Sequence[BaseMessage], state: Sequence[BaseMessage], own: Collection[str] = ()
+) -> list[BaseMessage]:
     """What of these messages a conversation in this state lacks: a client may send all of it again.
 
+    ``own`` are ids of items that the conversation's runs have made: their messages are in the state, in its own form.
     Calls and answers are known by their call id, other messages by the questions around them: the client's view of an
     answer (without tools, perhaps with what a lost attempt had said) need not be ours. A question alone is always new.
     """
@@ -42,6 +46,8 @@ def unseen(messages: Sequence[BaseMessage], state: Sequence[BaseMessage]) -> lis
     rest = _after_history(messages, state)
     new: list[BaseMessage] = []
     for message in rest:
+        if (message.id or "").removesuffix(_OUTPUT) in own:
+            continue
         if isinstance(message, ToolMessage) and message.tool_call_id in answers:
             continue
         if isinstance(message, AIMessage) and message.tool_calls and _call_ids([message]) <= calls:
@@ -57,7 +63,7 @@ def answering(new: Sequence[BaseMessage], state: Sequence[BaseMessage]) -> list[
     missing = [call_id for call_id in open_calls if call_id not in answers]
     repaired = [
         ToolMessage(
-            NOT_ANSWERED, tool_call_id=call_id, name=open_calls[call_id], status="error", id=f"{call_id}-output"
+            NOT_ANSWERED, tool_call_id=call_id, name=open_calls[call_id], status="error", id=f"{call_id}{_OUTPUT}"
         )
         for call_id in missing
     ]
