@@ -122,12 +122,12 @@ class Performance:
 
     async def _new_messages(self, config: dict[str, Any]) -> list[BaseMessage]:
         run = self._stage.run
-        snapshot = await self._graph.aget_state(config)
+        snapshot: Any = await self._graph.aget_state(config)
         state: Sequence[BaseMessage] = snapshot.values.get("messages") or ()
         given = to_messages(self._stage.request.input, run.run_id.hex)
         new = unseen(given, state, await self._made_in_this_thread() if state else ())
         if unknown_answers(new, state):  # a graph within the graph has called, and its state ended with the run
-            new = [*await self._called_by((snapshot.metadata or {}).get(_RUN_ID)), *new]
+            new = [*await self._called_by(_run_id(snapshot.metadata)), *new]
         if unknown := unknown_answers(new, state):
             raise AgentError(f"No tool call found for function call output with call_id {unknown[0]}.")
         return answering(new or given[-1:], state)
@@ -189,7 +189,12 @@ def _config(run: Run, **configurable: str) -> Any:
 
 
 def _is_of(checkpoint: CheckpointTuple | None, run: Run) -> bool:
-    return checkpoint is not None and checkpoint.metadata.get(_RUN_ID) == str(run.run_id)
+    return checkpoint is not None and _run_id(checkpoint.metadata) == str(run.run_id)
+
+
+def _run_id(metadata: Any) -> str | None:
+    """The run that wrote a checkpoint."""
+    return metadata.get(_RUN_ID) if metadata else None
 
 
 def _reached(checkpoint: CheckpointTuple | None) -> Reached | None:
