@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from outlast.shared.connections import Database
-from outlast.shared.domain.ids import new_uuid
+from outlast.shared.domain.ids import new_uuid, parse_response_id
 from outlast.shared.domain.runs import Lease, RunStatus
+from outlast.shared.settings import Settings
 from outlast.shared.store import runs, threads
 from tests.support.runs import an_ending, claimed_one, finish, submitted
+from tests.support.service import gated_by, serving
 
 
 async def test_a_finished_run_keeps_the_checkpoint_it_ended_with(database: Database) -> None:
@@ -52,3 +55,16 @@ async def test_the_runs_of_a_thread_are_told_from_others(database: Database) -> 
 
     assert await of_thread(mine[0], mine[2], elsewhere, another, new_uuid()) == {mine[0], mine[2]}
     assert await of_thread() == set()
+
+
+async def test_the_previous_response_of_a_request_is_stored_with_its_run(
+    settings: Settings, database: Database
+) -> None:
+    async with serving(settings, {"test": gated_by(asyncio.Event())}, workers=0) as service:
+        first = await service.openai.responses.create(input="1", background=True)
+        await finish(database, await claimed_one(database), 2)
+        await service.openai.responses.create(input="2", background=True, previous_response_id=first.id)
+
+    second = await claimed_one(database)
+    assert second.previous_run_id == parse_response_id(first.id)
+    assert second.thread == first.conversation.id  # type: ignore[union-attr]

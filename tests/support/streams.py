@@ -59,7 +59,7 @@ End = Literal["complete", "fail", "cancel"] | None
 
 def attempt(run: Run, emissions: Iterable[object], *, log: Sequence[str] = (), end: End = "complete") -> list[str]:
     """The lines that one attempt adds to the log; without an end its worker died just before it."""
-    output = Output(run, new_id, lambda: 0.0, replay(event_from(line) for line in log))
+    output = Output(run, partial(item_id, run.run_id), lambda: 0.0, replay(event_from(line) for line in log))
     events: list[Event] = output.begin()
     for emission in emissions:
         events += output.emit(emission)

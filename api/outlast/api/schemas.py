@@ -52,6 +52,13 @@ class InputItem(_Open):
     approval_request_id: str | None = None
     approve: bool | None = None
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether it stands for an item of an earlier response. It may come without its type: nothing else is an id."""
+        if "type" in self.model_fields_set:
+            return self.type == "item_reference"
+        return self.id is not None and self.role is None and self.content is None
+
 
 class ConversationRef(_Open):
     id: Annotated[str, Field(min_length=1)]
@@ -163,7 +170,7 @@ def _check_items(items: Sequence[InputItem]) -> None:
                 f"Invalid value: '{item.type[:64]}'. Supported item types are {', '.join(ITEM_TYPES)}.",
                 param=f"input[{index}].type",
             )
-        for name in ITEM_TYPES[item.type]:
+        for name in ITEM_TYPES["item_reference" if item.is_reference else item.type]:
             if getattr(item, name) is None:
                 raise _missing(f"input[{index}].{name}")
 

@@ -20,6 +20,7 @@ from outlast.shared.store import runs, submissions
 from outlast.shared.wire import response_line, to_json
 
 from .admission import through
+from .references import resolved
 from .schemas import CreateResponse
 from .services import Services
 
@@ -145,8 +146,20 @@ async def _submission(services: Services, asked: Asked) -> Submission:
         store=request.store is not False,
         tool_items=_tool_items(request, asked.databricks),
         previous_run_id=previous,
-        request=asked.body,
+        request=await _resolved(services, asked, previous),
     )
+
+
+async def _resolved(services: Services, asked: Asked, previous: UUID | None) -> dict[str, Any]:
+    """The request with whole items where it names them."""
+    items = asked.request.input
+    if isinstance(items, str):
+        return asked.body
+    limit = services.settings.max_request_bytes
+    given = await resolved(
+        services.database, asked.body["input"], items, asked.principal, previous=previous, max_bytes=limit
+    )
+    return {**asked.body, "input": given}
 
 
 def first_events(submission: Submission) -> Chunk:
