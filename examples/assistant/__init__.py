@@ -15,7 +15,7 @@ __all__ = ["agent", "describe"]
 
 
 def describe() -> str:
-    """Which model answers, in one line for the command line. Raises ValueError for a wrong setting."""
+    """Which model answers, in one line for the command line. Raises AgentError for a wrong setting."""
     return str(Settings.of(os.environ).model)
 
 

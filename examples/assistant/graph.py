@@ -22,7 +22,7 @@ the answer. Use clock for the time and calculator for every calculation."""
 
 
 def build() -> Runnable[Any, Any]:
-    """The compiled graph, without a checkpointer: who serves it brings one. Raises ValueError for a wrong setting."""
+    """The compiled graph, without a checkpointer: who serves it brings one. Raises AgentError for a wrong setting."""
     settings = Settings.of(os.environ)
     title = library().title
     if isinstance(settings.model, Offline):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from outlast.agent import AgentError
+
 __all__ = ["Databricks", "Endpoint", "Offline", "Settings"]
 
 OPENAI = "https://api.openai.com/v1"
@@ -19,7 +21,7 @@ class Offline:
     """No language model: rules (`LookupModel`)."""
 
     def __str__(self) -> str:
-        return "offline lookup, no language model"
+        return "offline lookup, no language model (OPENAI_API_KEY, OPENAI_BASE_URL or DATABRICKS_MODEL names one)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Settings:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
-        """Raises ValueError with the name of the variable that is wrong, or of the extra that is missing."""
+        """Raises AgentError with the name of the variable that is wrong, or of the extra that is missing."""
         return cls(
             model=_model(environment),
             pace_seconds=_number(environment, "ASSISTANT_PACE_SECONDS", 0.01, 0, 60),
@@ -73,13 +75,13 @@ def _model(environment: Mapping[str, str]) -> Offline | Endpoint | Databricks:
     key, url, name = (environment.get(f"OPENAI_{each}", "") for each in ("API_KEY", "BASE_URL", "MODEL"))
     if not (key or url):
         if name:
-            raise ValueError("OPENAI_MODEL needs OPENAI_API_KEY, or OPENAI_BASE_URL for an endpoint without keys")
+            raise AgentError("OPENAI_MODEL needs OPENAI_API_KEY, or OPENAI_BASE_URL for an endpoint without keys")
         return Offline()
     _need("OPENAI_BASE_URL" if url else "OPENAI_API_KEY", "openai", "langchain_openai")
     if url:
         _refuse_strange(url)
         if not name:
-            raise ValueError("OPENAI_BASE_URL needs OPENAI_MODEL: the name of a model that it serves")
+            raise AgentError("OPENAI_BASE_URL needs OPENAI_MODEL: the name of a model that it serves")
     return Endpoint(name or OPENAI_MODEL, url or OPENAI, key or "none")
 
 
@@ -88,16 +90,16 @@ def _need(variable: str, extra: str, *packages: str) -> None:
         parent, _, _ = package.rpartition(".")
         if (parent and find_spec(parent) is None) or find_spec(package) is None:
             distribution = package.replace("_", "-").replace(".", "-")
-            raise ValueError(f"{variable} is set, which needs {distribution}: pip install 'outlast[{extra}]'")
+            raise AgentError(f"{variable} is set, which needs {distribution}: pip install 'outlast[{extra}]'")
 
 
 def _refuse_strange(url: str) -> None:
     """A password in the address would be shown wherever the address is."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("OPENAI_BASE_URL must be like https://host/v1")
+        raise AgentError("OPENAI_BASE_URL must be like https://host/v1")
     if "@" in parts.netloc or parts.query:
-        raise ValueError("OPENAI_BASE_URL must hold neither a password nor a query: the key is OPENAI_API_KEY's")
+        raise AgentError("OPENAI_BASE_URL must hold neither a password nor a query: the key is OPENAI_API_KEY's")
 
 
 def _number(environment: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
@@ -107,5 +109,5 @@ def _number(environment: Mapping[str, str], name: str, default: float, least: fl
     except ValueError:
         value = math.nan
     if not least <= value <= most:
-        raise ValueError(f"{name} must be {least:g} to {most:g}, not {given!r}")
+        raise AgentError(f"{name} must be {least:g} to {most:g}, not {given!r}")
     return value

@@ -6,6 +6,8 @@ import asyncio
 
 from databricks.sdk.core import Config
 
+from outlast.agent import AgentError
+
 __all__ = ["Workspace"]
 
 
@@ -13,8 +15,11 @@ class Workspace:
     """Found as databricks-sdk finds it: DATABRICKS_HOST with a token or a service principal, a profile, Azure."""
 
     def __init__(self) -> None:
-        """Raises ValueError when there is none."""
-        self._config = Config()
+        """Raises AgentError when there is none."""
+        try:
+            self._config = Config(http_timeout_seconds=10, retry_timeout_seconds=30)  # else it tries for 5 minutes
+        except ValueError as error:
+            raise AgentError(f"DATABRICKS_MODEL is set, but no workspace can be used: {error}") from None
 
     @property
     def base_url(self) -> str:
