@@ -34,7 +34,7 @@ format: setup-lint ## Format the code and mend what ruff can mend
 COMPILE = "$$uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" $(ARGS)
 lock: ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for the newest, ARGS="--upgrade-package X" for one)
 	@uv=$$(sh infra/setup.sh uv) && export UV_SYSTEM_CERTS=$${UV_SYSTEM_CERTS:-1} && set -x && \
-	$(COMPILE) pyproject.toml --extra dev --group test -o requirements.lock && \
+	$(COMPILE) pyproject.toml --extra dev --extra databricks --group test -o requirements.lock && \
 	$(COMPILE) --group lint -c requirements.lock -o requirements-lint.lock && \
 	$(COMPILE) --group setup -c requirements.lock -o infra/setup.lock && \
 	$(COMPILE) --group build -c requirements.lock -o infra/docker/build.lock && \

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from .passages import defined_word, is_fence, is_prose
 from .words import clip, terms
 
-__all__ = ["Sentence", "best_sentence", "quotation", "sentences"]
+__all__ = ["Sentence", "best_sentence", "excerpt", "quotation", "sentences"]
 
 MAX_QUOTE = 320
 MAX_SENTENCE = 400
@@ -49,15 +49,27 @@ def best_sentence(choices: Sequence[Sentence], rarity: Mapping[str, float]) -> t
     return best, relevance
 
 
-def quotation(file: str, choices: Sequence[Sentence], rarity: Mapping[str, float]) -> str:
-    """The best sentence, and those that follow while they fit, as ``text [file:line]``."""
-    best, _ = best_sentence(choices, rarity)
-    text = _around(best.text, rarity)
-    for following in choices[choices.index(best) + 1 :]:
-        if len(text) + len(following.text) > MAX_QUOTE:
+def quotation(file: str, choices: Sequence[Sentence], line: int, text: str) -> str:
+    """The sentence found at ``line``, and those that follow while they fit, as ``text [file:line]``.
+
+    ``text`` is that sentence, or an `excerpt` of it.
+    """
+    core, quoted = text.strip("…"), text
+    found = (place for place, each in enumerate(choices) if each.line == line and core in each.text)
+    for following in choices[next(found, len(choices)) + 1 :]:
+        if len(quoted) + len(following.text) > MAX_QUOTE:
             break
-        text += following.joint + following.text
-    return f"{text} [{file}:{best.line}]"
+        quoted += following.joint + following.text
+    return f"{quoted} [{file}:{line}]"
+
+
+def excerpt(text: str, rarity: Mapping[str, float]) -> str:
+    """The text, or when it is very long the part of it where a term stands."""
+    if len(text) <= MAX_SENTENCE:
+        return text
+    places = (match.start() for match in re.finditer(r"\w+", text) if _has_term(match.group(), rarity))
+    start = text.rfind(" ", 0, max(0, next(places, 0) - MAX_SENTENCE // 4)) + 1
+    return ("…" if start else "") + clip(text[start:], MAX_SENTENCE)
 
 
 def _prose(first_line: int, lines: Sequence[str]) -> list[Sentence]:
@@ -104,15 +116,6 @@ def _relevance(sentence: Sentence, rarity: Mapping[str, float]) -> float:
 
 def _defines(text: str, rarity: Mapping[str, float]) -> bool:
     return any(each in rarity for each in terms(defined_word(text)))
-
-
-def _around(text: str, rarity: Mapping[str, float]) -> str:
-    """The text, or when it is very long the part of it where a term stands."""
-    if len(text) <= MAX_SENTENCE:
-        return text
-    places = (match.start() for match in re.finditer(r"\w+", text) if _has_term(match.group(), rarity))
-    start = text.rfind(" ", 0, max(0, next(places, 0) - MAX_SENTENCE // 4)) + 1
-    return ("…" if start else "") + clip(text[start:], MAX_SENTENCE)
 
 
 def _has_term(word: str, rarity: Mapping[str, float]) -> bool:

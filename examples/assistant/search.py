@@ -29,9 +29,6 @@ class Place:
     sentence: Sentence
     score: float
 
-    def __str__(self) -> str:
-        return f"{self.passage.file}:{self.sentence.line}"
-
 
 @dataclass(frozen=True, slots=True)
 class Ranking:

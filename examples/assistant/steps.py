@@ -1,12 +1,14 @@
-"""The words between the rules and the tools: what one step asks for, and what came of it."""
+"""One use of a tool, as the offline model plans it, and what a tool raises."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-__all__ = ["Calculate", "Clock", "Outcome", "Quote", "Read", "Search", "Step", "ToolError"]
+from langchain_core.tools import ToolException
+
+__all__ = ["Calculate", "Clock", "Quote", "Read", "Search", "Step", "ToolError"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,10 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Quote(Read):
-    """A `Read` of which only the sentences that have most of ``rarity``'s terms are said."""
+    """A `Read` of which only the sentence ``text``, found at ``line``, and what follows it is said."""
 
-    rarity: Mapping[str, float] = field(default_factory=dict[str, float])
+    line: int = 1
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,5 @@ class Calculate:
 Step = Search | Read | Clock | Calculate
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a tool returned, what the answer says of it, and the steps that follow from it."""
-
-    output: str
-    says: str
-    then: tuple[Step, ...] = ()
-
-
-class ToolError(Exception):
-    """A tool could not do what was asked. The message is shown to the client."""
+class ToolError(ToolException):
+    """A tool could not do what was asked. The message is the tool's result: the model and the client read it."""

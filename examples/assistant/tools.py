@@ -1,109 +1,97 @@
-"""The tools, and what the answer says of their results. Files are read here: call it in a thread."""
+"""The four tools. What a model knows of each is its name, its docstring and the types of its arguments."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from datetime import datetime
+import os
+from datetime import UTC, datetime
 from functools import lru_cache
+
+from langchain_core.tools import BaseTool, tool
 
 from .calculator import calculate
 from .clock import tell_time
 from .library import Document, Library, Shelf, documents, find, lines_of
 from .passages import Passage, cut
-from .quotes import quotation, sentences
-from .search import Ranking, rank
-from .steps import Calculate, Clock, Outcome, Quote, Read, Search, Step, ToolError
-from .words import clip
+from .results import count, write_lines, write_listing
+from .search import rank
+from .steps import ToolError
 
-__all__ = ["run"]
+__all__ = ["TOOLS", "library"]
 
 MAX_READ_LINES = 200
-MAX_SHOWN = 400
-QUOTED_PLACES = 3
 
 
-def run(step: Step, library: Library, now: datetime) -> Outcome:
-    """What the step asks for. Raises `ToolError` when the tool cannot do it."""
-    match step:
-        case Search():
-            return _search(step, library)
-        case Quote():
-            return _quote(step, library)
-        case Read():
-            return _read(step, library)
-        case Clock():
-            told = tell_time(now, step.timezone)
-            return Outcome(told, f"It is {told}.")
-        case Calculate():
-            value = calculate(step.expression)
-            return Outcome(value, f"{step.expression} = {value}")
+def library() -> Library:
+    """Where to look: ``ASSISTANT_FOLDER``, else this repository's documentation."""
+    return Library.at(os.environ.get("ASSISTANT_FOLDER", ""))
 
 
-def _search(step: Search, library: Library) -> Outcome:
-    shelf = documents(library)
+@tool(parse_docstring=True)
+def search(query: str) -> str:
+    """Search the user's files for passages. It matches words, not meanings, so name what the files would name.
+
+    Each place found is one line: the file, the line of its best sentence, the lines of the passage around it (which
+    `read` shows), and the sentence.
+
+    Args:
+        query: The words to look for, without filler words.
+    """
+    where = library()
+    shelf = documents(where)
     files = [passages for document in shelf.documents if (passages := _passages(document))]
-    ranking = rank(list(itertools.chain(*files)), step.query)
-    searched = f"{_count(len(files), 'file')} of {library.title}{_aside(shelf)}"
-    listing = [f"{_count(len(ranking.places), 'place')} in {searched}"]
-    listing += [f"{place}  {clip(place.sentence.text, 120)}" for place in ranking.places]
-    quotes = tuple(
-        Quote(p.file, p.first_line, p.last_line, ranking.rarity)
-        for p in (place.passage for place in ranking.places[:QUOTED_PLACES])
-    )
-    return Outcome("\n".join(listing), _found(step, ranking, searched), quotes)
+    ranking = rank(list(itertools.chain(*files)), query)
+    return write_listing(ranking, f"{count(len(files), 'file')} of {where.title}{_aside(shelf)}")
 
 
-def _found(step: Search, ranking: Ranking, searched: str) -> str:
-    query = f"“{clip(step.query, 200)}”"
-    if not ranking.places:
-        return f"Nothing was found for {query} in {searched}."
-    if not ranking.missing:
-        return f"The best matches for {query} in {searched}:"
-    absent = ", ".join(f"“{clip(word, 60)}”" for word in ranking.missing[:5])
-    return f"No file has {absent}. The best matches for {query} in {searched}:"
+@tool(parse_docstring=True)
+def read(file: str, first_line: int = 1, last_line: int | None = None) -> str:
+    """Show lines of one of the user's files, each with its number; at most 200 at once.
+
+    Args:
+        file: The file's name as a search gives it, or the end of its path.
+        first_line: The number of the first line wanted; the file begins with 1.
+        last_line: The number of the last line wanted, itself included. Left out: as many as fit.
+    """
+    if last_line is not None and last_line < first_line:
+        raise ToolError(f"line {last_line} comes before line {first_line}")
+    document = find(library(), file)
+    lines = lines_of(document)
+    if not lines:
+        raise ToolError(f"{document.name} holds no text")
+    if not 1 <= first_line <= len(lines):
+        raise ToolError(f"{document.name} has lines 1 to {len(lines)}, not {first_line}")
+    last = min(last_line or len(lines), first_line + MAX_READ_LINES - 1)
+    return write_lines(document.name, first_line, lines[first_line - 1 : last], len(lines))
+
+
+@tool(parse_docstring=True)
+def clock(timezone: str | None = None) -> str:
+    """Tell the present date and time, in UTC and in a time zone.
+
+    Args:
+        timezone: An IANA name like Asia/Tokyo, or the last part of one. Left out: UTC alone.
+    """
+    return tell_time(datetime.now(UTC), timezone)
+
+
+@tool(parse_docstring=True)
+def calculator(expression: str) -> str:
+    """Calculate exactly.
+
+    Args:
+        expression: Arithmetic as in Python: numbers, + - * / // % ** and parentheses.
+    """
+    return calculate(expression)
+
+
+TOOLS: tuple[BaseTool, ...] = (search, read, clock, calculator)
+for each in TOOLS:
+    each.handle_tool_error = True  # a ToolError becomes the tool's result, so that the model can try otherwise
 
 
 def _aside(shelf: Shelf) -> str:
     return f" ({'; '.join(shelf.remarks)})" if shelf.remarks else ""
-
-
-def _read(step: Read, library: Library) -> Outcome:
-    document, lines, total = _lines(step, library)
-    numbered = _numbered(step.first_line, lines)
-    last = step.first_line + len(lines) - 1
-    which = f"line {last}" if len(lines) == 1 else f"lines {step.first_line}-{last}"
-    return Outcome(numbered, f"{document.name}, {which} of {total}:\n\n{numbered}")
-
-
-def _quote(step: Quote, library: Library) -> Outcome:
-    document, lines, _ = _lines(step, library)
-    choices = sentences(document.name, step.first_line, lines)
-    says = quotation(document.name, choices, step.rarity) if choices else ""
-    return Outcome(_numbered(step.first_line, lines), says)
-
-
-def _lines(step: Read, library: Library) -> tuple[Document, Sequence[str], int]:
-    """The document, the lines asked for (at most `MAX_READ_LINES`) and how many it has."""
-    if step.last_line is not None and step.last_line < step.first_line:
-        raise ToolError(f"line {step.last_line} comes before line {step.first_line}")
-    document = find(library, step.file)
-    lines = lines_of(document)
-    if not lines:
-        raise ToolError(f"{document.name} holds no text")
-    if not 1 <= step.first_line <= len(lines):
-        raise ToolError(f"{document.name} has lines 1 to {len(lines)}, not {step.first_line}")
-    wanted = step.last_line or len(lines)
-    last = min(wanted, step.first_line + MAX_READ_LINES - 1)
-    return document, lines[step.first_line - 1 : last], len(lines)
-
-
-def _numbered(first_line: int, lines: Sequence[str]) -> str:
-    return "\n".join(f"{number:>5}  {clip(line, MAX_SHOWN)}" for number, line in enumerate(lines, first_line))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @lru_cache(maxsize=4_000)

@@ -1,4 +1,4 @@
-"""The assistant as a client sees it: tool calls, then an answer that quotes the user's own files."""
+"""The assistant without a language model: tool calls, then an answer that quotes the user's own files."""
 
 from __future__ import annotations
 
@@ -8,37 +8,49 @@ import re
 import string
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 
 from examples.assistant import agent, describe
-from outlast.agent import AgentError, Context, Emission, Request, ToolCall, ToolResult
+from examples.assistant.lookup import LookupModel
+from examples.assistant.tools import TOOLS
 
 OPENING = "Offline lookup (no language model): "
-CONTEXT = Context("resp_1", "thread", "someone", "assistant", attempt=1, deadline=None)
 
 
 class Answer:
-    """Everything that one run emitted, sorted."""
+    """What one run said, called and was told, sorted."""
 
-    def __init__(self, emissions: list[Emission | str]) -> None:
-        self.emissions = emissions
-        self.text = "".join(each for each in emissions if isinstance(each, str))
-        self.calls = [each for each in emissions if isinstance(each, ToolCall)]
-        self.results = [each for each in emissions if isinstance(each, ToolResult)]
+    def __init__(self, pieces: list[str], messages: list[BaseMessage]) -> None:
+        self.pieces = pieces
+        self.text = "".join(pieces)
+        self.messages = messages
+        self.calls = [call for each in messages if isinstance(each, AIMessage) for call in each.tool_calls]
+        told = {each.tool_call_id: each for each in messages if isinstance(each, ToolMessage)}
+        self.results = [told[call["id"] or ""] for call in self.calls]
+        self.outputs = [each.text for each in self.results]
 
     @property
     def tools(self) -> list[str]:
-        return [call.name for call in self.calls]
+        return [call["name"] for call in self.calls]
 
     @property
     def errors(self) -> list[str]:
-        return [result.error for result in self.results if result.error is not None]
+        return [each.text for each in self.results if each.status == "error"]
 
 
-async def ask(question: object, context: Context = CONTEXT) -> Answer:
-    request = Request([{"role": "user", "content": question}])
-    return Answer([each async for each in agent(request, context)])
+async def ask(question: Any, *before: BaseMessage) -> Answer:
+    pieces: list[str] = []
+    state: dict[str, Any] = {}
+    messages = [*before, HumanMessage(question)]
+    async for kind, given in agent().astream({"messages": messages}, stream_mode=["messages", "values"]):
+        if kind == "values":
+            state = given
+        elif isinstance(given[0], AIMessageChunk) and given[0].text:
+            pieces.append(given[0].text)
+    return Answer(pieces, state["messages"][len(messages) :])
 
 
 @pytest.fixture
@@ -62,7 +74,7 @@ def write(folder: Path, name: str, text: str) -> None:
 
 
 def test_it_says_what_it_is():
-    assert describe() == "offline lookup, no language model"
+    assert describe().startswith("offline lookup, no language model")
 
 
 @pytest.mark.parametrize("name", ["facts.md", "deep/er/facts.txt", "facts.rst", "facts.yaml", "facts.py", "FACTS"])
@@ -75,9 +87,11 @@ async def test_a_fact_is_found_and_quoted_with_its_line(folder: Path, name: str,
     answer = await ask(f"What is the {word} code?")
     assert answer.text.startswith(OPENING)
     assert re.search(rf"{re.escape(fact)}[^\[]*\[{re.escape(name)}:{before + 1}\]", answer.text)
-    assert f"{name}:{before + 1}  {fact}" in answer.results[0].output
+    assert re.search(
+        rf"^{re.escape(name)}:{before + 1} \(lines .*\)  {re.escape(fact)}", answer.outputs[0], re.MULTILINE
+    )
     assert answer.tools[:2] == ["search", "read"]
-    assert f"{before + 1}  {fact}" in answer.results[1].output
+    assert f"{before + 1}  {fact}" in answer.outputs[1]
 
 
 async def test_nothing_found_says_so_and_what_was_searched(folder: Path):
@@ -86,12 +100,13 @@ async def test_nothing_found_says_so_and_what_was_searched(folder: Path):
     answer = await ask("Where are the unicorns?")
     assert answer.text == f"{OPENING}Nothing was found for “unicorns” in 2 files of notes/."
     assert answer.tools == ["search"]
-    assert answer.results[0] == ToolResult(answer.calls[0].call_id, "0 places in 2 files of notes/")
+    assert answer.outputs == ["0 places in 2 files of notes/"]
 
 
 async def test_words_that_no_file_has_are_named(folder: Path):
     write(folder, "a.md", "Goats are kept for milk.\n")
     answer = await ask("goats and unicorns")
+    assert "\nNo file has “unicorns”.\n" in answer.outputs[0]
     assert answer.text.startswith(f"{OPENING}No file has “unicorns”. The best matches for “goats unicorns”")
     assert answer.text.endswith("Goats are kept for milk. [a.md:1]")
 
@@ -110,7 +125,7 @@ async def test_without_a_folder_only_the_docs_and_readme_of_the_repository_are_s
 ):
     monkeypatch.delenv("ASSISTANT_FOLDER", raising=False)
     monkeypatch.setenv("ASSISTANT_PACE_SECONDS", "0")
-    assert "of docs/ and README.md" in (await ask("goats")).results[0].output
+    assert "of docs/ and README.md" in (await ask("goats")).outputs[0]
     for other in ("pyproject.toml", "examples/assistant/lookup.py", ".git/config", "docs/../pyproject.toml"):
         assert len((await ask(f"read {other}")).errors) == 1
 
@@ -118,9 +133,10 @@ async def test_without_a_folder_only_the_docs_and_readme_of_the_repository_are_s
 async def test_lines_of_a_file_are_read(folder: Path):
     write(folder, "a/goats.md", "\n".join(f"goat {n}" for n in range(1, 31)))
     answer = await ask("read a/goats.md 10-12")
-    assert answer.calls[0].arguments == {"file": "a/goats.md", "first_line": 10, "last_line": 12}
-    assert answer.results[0].output == "   10  goat 10\n   11  goat 11\n   12  goat 12"
-    assert answer.text == f"{OPENING}a/goats.md, lines 10-12 of 30:\n\n{answer.results[0].output}"
+    assert answer.calls[0]["args"] == {"file": "a/goats.md", "first_line": 10, "last_line": 12}
+    shown = "a/goats.md, lines 10-12 of 30:\n\n   10  goat 10\n   11  goat 11\n   12  goat 12"
+    assert answer.outputs == [shown]
+    assert answer.text == OPENING + shown
 
 
 async def test_a_file_is_found_by_the_end_of_its_path_when_there_is_only_one(folder: Path):
@@ -174,13 +190,13 @@ async def test_a_path_that_is_not_the_users_text_is_refused(folder: Path, path: 
     answer = await ask(f"read {path.format(outside=folder.parent)}")
     assert answer.tools == ["read"]
     assert len(answer.errors) == 1
-    assert "kittens" not in answer.text + answer.results[0].output
+    assert "kittens" not in answer.text + answer.outputs[0]
 
 
 async def test_a_search_sees_only_the_users_text(folder: Path):
     lay_traps(folder)
     answer = await ask("kittens")
-    assert answer.results[0].output.split("\n")[1:] == ["a/seen.md:1  kittens"]
+    assert answer.outputs[0].split("\n")[1:] == ["a/seen.md:1 (lines 1-1)  kittens"]
 
 
 def lay_traps(folder: Path) -> None:
@@ -207,7 +223,7 @@ async def test_a_link_within_the_folder_is_followed_and_its_text_shown_once(fold
 async def test_a_folder_beyond_the_limit_is_searched_in_part_and_that_is_said(folder: Path):
     for n in range(2_003):
         write(folder, f"{n:04}.md", "goat")
-    output = (await ask("goat")).results[0].output
+    output = (await ask("goat")).outputs[0]
     assert "in 2000 files of notes/ (only the first 2000 of 2003 files were searched)" in output
 
 
@@ -240,29 +256,65 @@ async def test_one_question_may_ask_several_things(folder: Path):
     assert answer.text.endswith("A goat is an animal. [a.md:1]")
 
 
-@pytest.mark.parametrize("question", ["", "  \n", "help", "???", None, []])
+@pytest.mark.parametrize("question", ["", "  \n", "help", "???", []])
 async def test_an_empty_question_is_told_what_it_can_do(folder: Path, question: object):
     answer = await ask(question)
     assert answer.text.startswith(f"{OPENING}Ask about the files in notes/")
     assert answer.calls == []
 
 
-async def test_every_call_has_one_result_after_it_and_an_id_of_its_own(folder: Path):
+async def test_every_call_has_one_result_and_an_id_of_its_own(folder: Path):
     write(folder, "a.md", "\n\n".join(f"goat number {n}" for n in range(9)))
-    first = await ask("goat")
-    again = await ask("goat", Context("resp_1", "thread", "someone", "assistant", attempt=2, deadline=None))
-    ids = [call.call_id for call in first.calls + again.calls]
-    assert len(first.calls) == 4
-    assert len(set(ids)) == len(ids)
-    for call, result in zip(first.calls, first.results, strict=True):
-        assert call.call_id == result.call_id
-        assert first.emissions.index(call) < first.emissions.index(result)
+    first, again = await ask("goat"), await ask("goat")
+    ids = [call["id"] for call in first.calls + again.calls]
+    assert first.tools == ["search", "read", "read", "read"]
+    assert len(set(ids)) == len(ids) == 8
+    assert len([each for each in first.messages if isinstance(each, ToolMessage)]) == 4
 
 
 async def test_the_same_question_has_the_same_answer(folder: Path):
     for n in range(50):
         write(folder, f"{n}.md", "The goat eats.\n\nThe goat sleeps in the barn.\n\n# Goat\n\nWool.\n")
-    assert (await ask("goat barn")).emissions == (await ask("goat barn")).emissions
+    first, again = await ask("goat barn"), await ask("goat barn")
+    assert (first.pieces, first.outputs) == (again.pieces, again.outputs)
+
+
+async def test_an_earlier_turn_changes_nothing(folder: Path):
+    write(folder, "a.md", "A goat is an animal.\n")
+    first = await ask("goat")
+    again = await ask("goat", HumanMessage("goat"), *first.messages)
+    assert (first.pieces, first.outputs) == (again.pieces, again.outputs)
+
+
+async def test_a_model_made_anew_goes_on_from_the_messages_of_another(folder: Path):
+    write(folder, "a.md", "A goat is an animal.\n")
+    whole = await ask("What is 6 * 7 and what is a goat?")
+    assert [each.type for each in whole.messages] == ["ai", "tool", "tool", "ai", "tool", "ai"]
+    for place, expected in enumerate(whole.messages):
+        if not isinstance(expected, AIMessage):
+            continue
+        so_far = [HumanMessage("What is 6 * 7 and what is a goat?"), *whole.messages[:place]]
+        went_on = await LookupModel(title="notes/").bind_tools(TOOLS).ainvoke(so_far)
+        assert went_on.text == expected.text
+        assert [call["args"] for call in went_on.tool_calls] == [call["args"] for call in expected.tool_calls]
+
+
+async def test_it_calls_only_tools_that_it_is_given(folder: Path):
+    question = [HumanMessage("What is 6 * 7 and what is a goat?")]
+    model = LookupModel(title="notes/")
+    assert [c["name"] for c in (await model.bind_tools(TOOLS[:1]).ainvoke(question)).tool_calls] == ["search"]
+    for without in (model, model.bind_tools(TOOLS, tool_choice="none")):
+        answer = await without.ainvoke(question)
+        assert answer.tool_calls == []
+        assert answer.text.startswith(f"{OPENING}Ask about the files in notes/")
+
+
+def test_without_an_event_loop_it_says_the_same(folder: Path):
+    model = LookupModel(title="notes/").bind_tools(TOOLS)
+    whole = model.invoke("What is 6 * 7?")
+    pieces = list(model.stream("What is 6 * 7?"))
+    assert [call["args"] for call in whole.tool_calls] == [{"expression": "6 * 7"}]
+    assert [call["args"] for piece in pieces for call in piece.tool_calls] == [{"expression": "6 * 7"}]
 
 
 async def test_a_changed_file_is_read_anew(folder: Path):
@@ -319,7 +371,7 @@ async def test_hostile_questions_are_answered(folder: Path, question: str):
     assert answer.text.startswith(OPENING)
     assert "private kittens" not in answer.text
     # It can be stored and sent: no NUL, no lone surrogate, and not a megabyte of echo.
-    stored = json.dumps([str(each) for each in answer.emissions], ensure_ascii=False).encode()
+    stored = json.dumps([answer.text, answer.outputs, answer.calls], ensure_ascii=False).encode()
     assert b"\\u0000" not in stored
     assert len(stored) < 100_000
 
@@ -340,20 +392,11 @@ async def test_control_characters_of_a_file_do_not_reach_the_client(folder: Path
     write(folder, "a.md", "kittens \x1b[31m red\n")
     answer = await ask("kittens")
     assert "kittens  [31m red [a.md:1]" in answer.text
-    assert "\x1b" not in answer.results[1].output
+    assert "\x1b" not in answer.outputs[1]
 
 
 async def test_the_answer_comes_in_small_pieces(folder: Path):
     write(folder, "a.md", "Goats are kept for milk, wool and company.\n")
-    pieces = [each for each in (await ask("goats")).emissions if isinstance(each, str)]
+    pieces = (await ask("goats")).pieces
     assert len(pieces) > 15
     assert max(map(len, pieces)) < 20
-
-
-@pytest.mark.parametrize("pace", ["fast", "-1", "nan", "inf", "61"])
-async def test_a_pace_that_is_none_fails_the_run_with_the_name_of_the_setting(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, pace: str
-):
-    monkeypatch.setenv("ASSISTANT_PACE_SECONDS", pace)
-    with pytest.raises(AgentError, match="ASSISTANT_PACE_SECONDS must be 0 to 60 seconds"):
-        await ask("goats")

@@ -9,7 +9,8 @@ import pytest
 from examples.assistant.calculator import MAX_LENGTH, calculate
 from examples.assistant.clock import tell_time
 from examples.assistant.passages import cut
-from examples.assistant.quotes import quotation, sentences
+from examples.assistant.quotes import best_sentence, excerpt, quotation, sentences
+from examples.assistant.results import Found, Lines, Listing, write_lines, write_listing
 from examples.assistant.rules import plan
 from examples.assistant.search import Ranking, rank
 from examples.assistant.steps import Calculate, Clock, Read, Search, Step, ToolError
@@ -217,7 +218,7 @@ def test_an_example_that_repeats_the_question_ranks_below_the_answer():
 
 def test_words_that_occur_nowhere_are_named():
     ranking = _ranked("A goat.\n\nA cow.\n", "goats unicorns")
-    assert [str(place) for place in ranking.places] == ["notes.md:1"]
+    assert [(place.passage.file, place.sentence.line) for place in ranking.places] == [("notes.md", 1)]
     assert ranking.missing == ("unicorns",)
 
 
@@ -248,20 +249,46 @@ def test_sentences_keep_their_lines(lines: list[str], expected: list[tuple[int, 
 
 def test_a_wrapped_sentence_is_one_and_begins_at_its_first_line():
     lines = ["Goats are kept for their milk, and in the mountains also", "for company."]
-    assert quotation("a.md", sentences("a.md", 4, lines), {term("company"): 1.0}) == (
+    choices = sentences("a.md", 4, lines)
+    best, _ = best_sentence(choices, {term("company"): 1.0})
+    assert quotation("a.md", choices, best.line, best.text) == (
         "Goats are kept for their milk, and in the mountains also for company. [a.md:4]"
     )
 
 
 def test_a_heading_that_is_quoted_takes_what_follows_along():
     lines = ["# Zebras", "", "They are striped."]
-    assert quotation("a.md", sentences("a.md", 1, lines), {term("zebra"): 1.0}) == (
-        "Zebras\nThey are striped. [a.md:1]"
-    )
+    assert quotation("a.md", sentences("a.md", 1, lines), 1, "Zebras") == "Zebras\nThey are striped. [a.md:1]"
 
 
 def test_of_a_line_without_end_the_part_around_the_word_is_quoted():
     line = "x " * 50_000 + "goat 7 " + "y " * 50_000
-    quote = quotation("a.json", sentences("a.json", 1, [line]), {"goat": 1.0})
+    part = excerpt(line, {"goat": 1.0})
+    quote = quotation("a.json", sentences("a.json", 1, [line, "z"]), 1, part)
     assert "goat 7" in quote
     assert len(quote) < 450
+
+
+def test_a_sentence_that_the_lines_do_not_show_is_quoted_alone():
+    choices = sentences("a.md", 7, ["Goats eat.", "They sleep."])
+    assert quotation("a.md", choices, 9, "Goats eat.") == "Goats eat. [a.md:9]"
+    assert quotation("a.md", (), 9, "Goats eat.") == "Goats eat. [a.md:9]"
+
+
+@pytest.mark.parametrize("file", ["a.md", "a b/c:3  x.md", "ü 山.md", "No file has x.md", "x, lines 1-2 of 3:.md"])
+def test_what_the_tools_write_is_read_back(file: str):
+    corpus = cut(file, ["# Goats", "", "Goats eat \u2028 (lines 3-4)  grass: 7.", "", "x", "", "A goat sleeps."])
+    ranking = rank(corpus, "goats unicorns")
+    listing = Listing.read(write_listing(ranking, "1 file of notes/ (a remark)"))
+    assert listing.searched == "1 file of notes/ (a remark)"
+    assert listing.missing == "No file has “unicorns”."
+    assert listing.places == tuple(Found.of(place, ranking) for place in ranking.places)
+    assert len(listing.places) > 1
+    lines = ("  one", "", "   12  two", "a, lines 1-2 of 9:")
+    assert Lines.read(write_lines(file, 8, lines, 99)) == Lines(file, 8, lines)
+
+
+def test_what_the_tools_did_not_write_reads_as_nothing():
+    assert Listing.read("") == Listing("", (), "")
+    assert Listing.read("The search engine is\ndown").places == ()
+    assert Lines.read("no title\n\n    1  x") == Lines("", 1, ())

@@ -14,6 +14,7 @@ from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 
+from outlast.agent import AgentError
 from outlast.infra.embedded import EmbeddedError, Postgres, Valkey
 from outlast.infra.migrate import migrate, shipped
 from outlast.shared import logs, settings
@@ -49,6 +50,7 @@ class Dev:
         self._servers: list[Postgres | Valkey] = []
         self._processes: list[Process] = []
         self._env = dict(os.environ)
+        self._model = ""
 
     @property
     def url(self) -> str:
@@ -103,6 +105,7 @@ class Dev:
         sys.path.insert(0, os.getcwd())
         if find_spec("examples") is None or find_spec(_EXAMPLE) is None:
             raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, importable from this folder")
+        self._model = _model_of_example()
         self._agent = f"assistant = {_EXAMPLE}:agent"
         self._env["OUTLAST_AGENTS"] = f"assistant={_EXAMPLE}:agent"
 
@@ -194,12 +197,20 @@ class Dev:
     def _tell_schema(self, applied: int) -> None:
         state = f"{applied} migration{'s' if applied != 1 else ''} applied" if applied else "current"
         _say(f"schema    {state:<55}agent   {self._agent}")
-        if "OUTLAST_AGENTS" not in os.environ and not self._settings.agents:
-            _say("model     offline lookup, no language model (it reads the docs here, or ASSISTANT_FOLDER)")
+        if self._model:
+            _say(f"model     {self._model}")
 
     def _tell_what_next(self, worker: Process) -> None:
         _say(f'  ask       {_command()} ask "…"        break it  kill -9 {worker.pid} (worker) while it answers')
         _say(f"  docs      {self.url}/docs              stop      Ctrl-C (data stays)")
+
+
+def _model_of_example() -> str:
+    """Which model it uses. Raises SettingsError, before anything starts, when the environment asks wrongly."""
+    try:
+        return importlib.import_module(_EXAMPLE).describe()
+    except AgentError as error:
+        raise SettingsError(error.message) from None
 
 
 def _command() -> str:
