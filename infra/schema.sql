@@ -75,6 +75,7 @@ CREATE TABLE runs (
     request text NOT NULL,
     response text,
     checkpoint_id text,
+    title text,
     CONSTRAINT answered_when_terminal CHECK (((finished_at IS NULL) = (response IS NULL))),
     CONSTRAINT counters_are_sane CHECK (((retries >= 0) AND ((charged_attempts >= 0) AND (charged_attempts <= attempt)))),
     CONSTRAINT deadline_when_started CHECK (((started_at IS NULL) = (deadline_at IS NULL))),
