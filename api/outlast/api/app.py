@@ -24,7 +24,7 @@ from .keyring import Keyring
 from .metrics import Metrics, ReplicaState
 from .overviews import Overviews
 from .request_ids import RequestIds
-from .routes import admin, health, lists, metrics, models, responses
+from .routes import admin, health, lists, metrics, models, page, responses
 from .schemas import CreateResponse
 from .services import Services
 from .tail import Tail
@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(admin.router, dependencies=[Depends(only_admins)])
     app.include_router(metrics.router)
     app.include_router(health.router)
+    page.install(app)
     app.add_middleware(RequestIds)
     errors.install(app)
     _describe(app, with_keys=settings.auth == "api_keys")
