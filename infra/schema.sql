@@ -1,6 +1,17 @@
 -- What the migrations make, in one piece, for reading. The sentences behind the constraints stand in the
 -- migrations (infra/outlast/infra/migrations). Written by `make schema`; a test compares it with a migrated database.
 
+CREATE FUNCTION fence(held_run uuid, held_attempt integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    PERFORM FROM run_leases WHERE run_id = held_run AND attempt = held_attempt FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the lease of this attempt is lost' USING ERRCODE = 'OL001';
+    END IF;
+END
+$$;
+
 CREATE TABLE api_keys (
     id uuid NOT NULL,
     digest bytea NOT NULL,

@@ -17,8 +17,8 @@ from tests.support.waiting import until_sync
 
 ANSWER_SECONDS = 30
 _FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--disable-extensions",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--disable-extensions",
     "--mute-audio", "--hide-scrollbars", "--remote-debugging-pipe",
 ]  # fmt: skip
 _SHELL = 'exec "$@" 3<&"$0" 4>&"$OUT"'  # the pipe's ends are the files 3 and 4
