@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,7 +23,11 @@ _FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--disable-extensions",
     "--mute-audio", "--hide-scrollbars", "--remote-debugging-pipe",
 ]  # fmt: skip
-_SHELL = 'exec "$@" 3<&"$0" 4>&"$OUT"'  # the pipe's ends are the files 3 and 4
+# The browser's ends of the pipe are its files 3 and 4.
+_START = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
+_ABOVE = 20
 
 
 def found() -> str | None:
@@ -36,20 +42,21 @@ class Browser:
     """One process; each page has storage and cookies of its own."""
 
     def __init__(self, program: str, folder: Path) -> None:
-        theirs_in, self._out = os.pipe()
-        self._in, theirs_out = os.pipe()
+        given_in, self._out = os.pipe()
+        self._in, given_out = os.pipe()
+        # Numbers that 3 and 4 do not overwrite.
+        theirs_in, theirs_out = (fcntl.fcntl(end, fcntl.F_DUPFD, _ABOVE) for end in (given_in, given_out))
         command = [program, *_FLAGS, f"--user-data-dir={folder}", "about:blank"]
         self.process = subprocess.Popen(
-            ["sh", "-c", _SHELL, str(theirs_in), *command],
-            env={**os.environ, "OUT": str(theirs_out)},
+            [sys.executable, "-IS", "-c", _START, str(theirs_in), str(theirs_out), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(theirs_in, theirs_out),
             start_new_session=True,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        for end in (given_in, given_out, theirs_in, theirs_out):
+            os.close(end)
         self._rest = b""
         self._last_id = 0
         self._answers: dict[int, dict[str, Any]] = {}

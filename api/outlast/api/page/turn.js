@@ -24,8 +24,8 @@ export class Turn {
   makeActions(onInspect) {
     const inspect = el("button", { type: "button", class: "quiet inspect", onclick: () => onInspect(this) }, "Timeline");
     const text = copyButton("Copy", () => this.run.answer);
-    const curl = copyButton("Copy as curl", () => curlOf(this.run.id));
-    curl.title = "A command that replays this run's events";
+    const curl = copyButton("curl", () => curlOf(this.run.id));
+    curl.title = "Copy a command that replays this run's events";
     return el("span", { class: "actions" }, inspect, text, curl);
   }
 
