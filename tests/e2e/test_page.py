@@ -154,7 +154,7 @@ def test_an_answer_outlasts_its_worker_and_is_shown_once(page: Page, server: Ser
     assert page.run("document.querySelectorAll('.takeover .message, .takeover .tool').length") == 2
     assert not page.run("document.querySelector('.takeover').open")
     labels = page.run("[...document.querySelectorAll('.timeline .row')].map((e) => e.classList[1])")
-    assert labels[:4] == ["queue", "attempt", "gap", "attempt"]
+    assert labels == ["queue", *("attempt", "tool", "text"), "gap", *("attempt", "tool", "text")]
     check_whole(page, server, run)
     page.reload()
     page.until(ENDED)

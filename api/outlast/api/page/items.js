@@ -66,14 +66,14 @@ class Call {
 }
 
 function stateOf(item, output, runEnded) {
-  if (item.error !== null || item.data.status === "failed") return { name: "failed", words: `failed${took(item)}` };
-  if (item.supersededBy !== null) return { name: "lost", words: output === null ? "lost" : `done${took(item)}` };
+  if (item.error !== null || item.data.status === "failed") return { name: "failed", words: `failed${took(item, " after ")}` };
+  if (item.supersededBy !== null) return { name: "lost", words: output === null ? "lost" : `done${took(item, " in ")}` };
   if (item.type === "function_call" && output === null && runEnded) return { name: "waiting", words: "for the client to answer" };
   if (item.open || (output === null && !runEnded)) return { name: "running", words: "running…" };
   return output === null ? { name: "lost", words: "no output" } : { name: "done", words: took(item, "") || "done" };
 }
 
-function took(item, before = " after ") {
+function took(item, before = " for ") {
   return item.startedAt === null || item.endedAt === null ? "" : `${before}${duration(item.endedAt - item.startedAt)}`;
 }
 

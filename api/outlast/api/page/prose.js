@@ -3,8 +3,9 @@
 import { el } from "./dom.js";
 import { blocks, settledLength } from "./markdown.js";
 
-const LONGEST_OPEN = 4_000; // an open block beyond this only grows by plain text until it is whole
-const PIECE = 4_000;
+const LONGEST_OPEN = 4_000; // a block beyond this grows by plain text until it is whole
+const LONGEST_BLOCK = 40_000; // and beyond this it stays so: laying it out at once would stop the page
+const PIECE = 3_000;
 
 export class Prose {
   constructor() {
@@ -17,31 +18,41 @@ export class Prose {
 
   update(text, whole) {
     const settled = whole ? text.length : settledLength(text, this.settled);
-    if (settled > this.settled) {
-      this.open.before(...blocks(text.slice(this.settled, settled)));
-      this.settled = settled;
-      this.plain = null;
-      this.open.replaceChildren();
-    }
-    if (text.length - settled > LONGEST_OPEN) this.appendPlain(text);
-    else if (settled < text.length) this.open.replaceChildren(...blocks(text.slice(settled)));
+    if (settled > this.settled && !this.staysPlain(settled)) this.settle(text, settled);
+    if (this.settled === text.length) return;
+    if (text.length - this.settled > LONGEST_OPEN) this.appendPlain(text);
+    else this.open.replaceChildren(...blocks(text.slice(this.settled)));
   }
 
-  // In pieces of their own boxes: the browser lays out only those that change.
+  staysPlain(settled) {
+    return this.plain !== null && settled - this.settled > LONGEST_BLOCK;
+  }
+
+  settle(text, settled) {
+    this.open.before(...blocks(text.slice(this.settled, settled)));
+    this.settled = settled;
+    this.plain = null;
+    this.open.replaceChildren();
+  }
+
+  // In boxes that end at a space: the browser lays out only the one that changes, and those in sight.
   appendPlain(text) {
     if (this.plain === null) {
       this.open.replaceChildren();
       this.plain = this.settled;
     }
     while (this.plain < text.length) {
-      let last = this.open.lastElementChild;
-      if (last === null || last.firstChild.length >= PIECE) {
-        last = el("span", { class: "plain" }, document.createTextNode(""));
-        this.open.append(last);
+      const last = this.open.lastElementChild;
+      const room = last ? PIECE - last.firstChild.length : 0;
+      const gap = text.slice(this.plain, this.plain + PIECE).search(/\s/);
+      if (last && (room > 0 || gap !== 0)) {
+        const more = room > 0 ? room : gap > 0 ? gap : PIECE;
+        last.firstChild.appendData(text.slice(this.plain, this.plain + more));
+        this.plain = Math.min(text.length, this.plain + more);
+      } else {
+        this.plain += last ? 1 : 0; // the space is where the line breaks
+        this.open.append(el("div", { class: "plain" }, document.createTextNode("")));
       }
-      const more = text.slice(this.plain, this.plain + PIECE);
-      last.firstChild.appendData(more);
-      this.plain += more.length;
     }
   }
 }

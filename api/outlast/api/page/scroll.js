@@ -9,16 +9,23 @@ export class Scroll {
     this.element = byId("scroller");
     this.button = byId("to-end");
     this.following = true;
-    this.element.addEventListener("scroll", () => {
-      this.following = this.atEnd;
-      this.button.hidden = this.following;
-    }, { passive: true });
+    this.top = 0;
+    this.element.addEventListener("scroll", () => this.scrolled(), { passive: true });
     this.button.addEventListener("click", () => this.toEnd());
   }
 
   get atEnd() {
     const { scrollHeight, scrollTop, clientHeight } = this.element;
     return scrollHeight - scrollTop - clientHeight < NEAR;
+  }
+
+  // Only the reader goes up; growth and its following go down. A scroll is told late, perhaps after more has grown.
+  scrolled() {
+    const { scrollTop } = this.element;
+    if (scrollTop < this.top) this.following = this.atEnd;
+    else this.following ||= this.atEnd;
+    this.top = scrollTop;
+    this.button.hidden = this.following || this.atEnd;
   }
 
   toEnd() {

@@ -1,7 +1,7 @@
 // A run as spans of time, from its events' `created_at` (seconds). Pure: no element, no clock.
 //
-// Deltas carry no time, so a text's span goes from its first event to its last one that does. What was open when an
-// attempt was lost has no end of its own: it is drawn as lost, up to the takeover.
+// Deltas carry no time, so a text's span goes from its first event to its last one that does. What was open when its
+// attempt was lost has no end of its own (`endless`): it is drawn up to the takeover.
 
 export function spansOf(run, now) {
   const timed = run.events.filter((event) => event.created_at !== undefined);
@@ -9,8 +9,17 @@ export function spansOf(run, now) {
   const from = timed[0].created_at;
   const to = Math.max(run.ended ? timed.at(-1).created_at : now, timed.at(-1).created_at, from + 0.001);
   const attempts = attemptSpans(run, to);
-  const rows = [...queueSpan(run, from, to), ...attempts, ...workSpans(run, attempts, to)];
-  return { from, to, rows };
+  const work = workSpans(run, attempts, to);
+  return { from, to, rows: [...queueSpan(run, from, to), ...inOrder(run, attempts, work)] };
+}
+
+// Each attempt, what was done in it, and the gap before the next one.
+function inOrder(run, attempts, work) {
+  return run.attempts.flatMap(({ number }) => [
+    ...attempts.filter((row) => row.attempt === number && row.kind === "attempt"),
+    ...work.filter((row) => row.attempt === number),
+    ...attempts.filter((row) => row.attempt === number && row.kind === "gap"),
+  ]);
 }
 
 function queueSpan(run, from, to) {
@@ -30,7 +39,7 @@ function attemptSpans(run, to) {
       attempt: attempt.number, lost: !last, open: last && !run.ended, failed: last && run.status === "failed",
     }));
     if (next) {
-      spans.push(span("gap", `${attempt.number} → ${next.number}`, attempt.lastAt, next.startedAt, { attempt: attempt.number }));
+      spans.push(span("gap", "gap", attempt.lastAt, next.startedAt, { attempt: attempt.number }));
     }
   }
   return spans;
@@ -43,7 +52,7 @@ function workSpans(run, attempts, to) {
     if (item.startedAt === null || item.type === "function_call_output") continue;
     const step = stepOf(item, steps, rows);
     const work = itemSpan(item, run, attempts, to);
-    work.depth = item.path.length;
+    work.depth = item.path.length + 1;
     rows.push(work);
     for (let around = step; around; around = around.around) widen(around, work);
   }
@@ -57,7 +66,7 @@ function stepOf(item, steps, rows) {
   for (const [depth, part] of item.path.entries()) {
     name += `/${part.task ?? part.node}`;
     if (!steps.has(name)) {
-      const step = span("step", part.node, item.startedAt, item.startedAt, { attempt: item.attempt, depth, step: part.step, lost: true });
+      const step = span("step", part.node, item.startedAt, item.startedAt, { attempt: item.attempt, depth: depth + 1, step: part.step, lost: true });
       step.around = around;
       steps.set(name, step);
       rows.push(step);
@@ -83,6 +92,7 @@ function itemSpan(item, run, attempts, to) {
   return span(kind, label, item.startedAt, until, {
     attempt: item.attempt,
     lost,
+    endless: lost && taken !== undefined && until >= taken.from,
     open: item.open && !run.ended,
     failed: item.error !== null,
     characters: item.isText ? item.text.length : null,
@@ -92,7 +102,7 @@ function itemSpan(item, run, attempts, to) {
 }
 
 function span(kind, label, from, to, more) {
-  return { kind, label, from, to: Math.max(from, to), depth: 0, open: false, lost: false, failed: false, attempt: null, ...more };
+  return { kind, label, from, to: Math.max(from, to), depth: 0, open: false, lost: false, endless: false, failed: false, attempt: null, ...more };
 }
 
 // Round times for an axis of so many seconds: at most `most` of them.

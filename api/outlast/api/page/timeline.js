@@ -58,14 +58,15 @@ function draw(spans, width, read) {
   const height = AXIS + rows.length * ROW + 6;
   const ticks = ticksOf(spans.to - spans.from, Math.max(2, Math.floor((width - LABELS) / 80)));
   return svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Timeline of the run", class: "timeline" },
-    ...ticks.map((seconds) => tick(x(spans.from + seconds), seconds, height)),
+    ...ticks.map((seconds) => tick(x(spans.from + seconds), seconds, height, width)),
     ...rows.map((row, place) => bar(row, place, x, spans, read)));
 }
 
-function tick(x, seconds, height) {
+function tick(x, seconds, height, width) {
+  const anchor = seconds === 0 ? "start" : x > width - 30 ? "end" : "middle";
   return svg("g", { class: "tick", "aria-hidden": "true" },
     svg("line", { x1: x, x2: x, y1: AXIS - 6, y2: height }),
-    svg("text", { x, y: AXIS - 12, "text-anchor": seconds === 0 ? "start" : "middle" }, seconds === 0 ? "0" : duration(seconds)));
+    svg("text", { x, y: AXIS - 12, "text-anchor": anchor }, seconds === 0 ? "0" : duration(seconds)));
 }
 
 function bar(row, place, x, spans, read) {
@@ -74,20 +75,20 @@ function bar(row, place, x, spans, read) {
   const middle = top + ROW / 2;
   const left = x(row.from);
   const wide = Math.max(3, x(row.to) - left);
-  const classes = ["row", row.kind, row.lost && "lost", row.open && "open", row.failed && "failed"].filter(Boolean).join(" ");
+  const classes = ["row", row.kind, row.lost && "lost", row.endless && "endless", row.open && "open", row.failed && "failed"].filter(Boolean).join(" ");
   const shape = row.kind === "gap"
     ? svg("line", { class: "mark", x1: left, x2: left + wide, y1: middle, y2: middle })
     : svg("rect", { class: "mark", x: left, y: middle - BAR / 2, width: wide, height: BAR, rx: 2.5 });
   const tell = () => read(words);
   return svg("g", { class: classes, tabindex: 0, role: "img", "aria-label": words, "data-row": `${place}-${row.kind}`, onfocus: tell, onmouseenter: tell },
     svg("rect", { class: "target", x: 0, y: top, width: x(spans.to) + RIGHT, height: ROW, rx: 4 }),
-    svg("text", { class: "label", x: 6 + 10 * Math.min(row.depth, 4), y: middle + 4 }, oneLine(row.label, 17 - 2 * Math.min(row.depth, 4))),
+    svg("text", { class: "label", x: 6 + 9 * Math.min(row.depth, 5), y: middle + 4 }, oneLine(row.label, 18 - 2 * Math.min(row.depth, 5))),
     shape,
     ...(row.kind === "gap" ? [svg("text", { class: "gap-words", x: left + wide / 2, y: middle - 5, "text-anchor": "middle" }, wide > 60 ? duration(row.to - row.from) : "")] : []));
 }
 
 function kindOf(row) {
-  if (row.kind === "gap") return `from the last timed event of attempt ${row.attempt} to the next attempt`;
+  if (row.kind === "gap") return `gap from the last timed event of attempt ${row.attempt} to the next attempt`;
   if (row.kind === "step") return `step ${row.step ?? ""} ${row.label}`;
   if (row.kind === "tool") return `tool ${row.label}`;
   return row.label;
