@@ -1,6 +1,17 @@
 -- What the migrations make, in one piece, for reading. The sentences behind the constraints stand in the
 -- migrations (infra/outlast/infra/migrations). Written by `make schema`; a test compares it with a migrated database.
 
+CREATE FUNCTION fence(held_run uuid, held_attempt integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    PERFORM FROM run_leases WHERE run_id = held_run AND attempt = held_attempt FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the lease of this attempt is lost' USING ERRCODE = 'OL001';
+    END IF;
+END
+$$;
+
 CREATE TABLE api_keys (
     id uuid NOT NULL,
     digest bytea NOT NULL,
@@ -75,6 +86,7 @@ CREATE TABLE runs (
     request text NOT NULL,
     response text,
     checkpoint_id text,
+    title text,
     CONSTRAINT answered_when_terminal CHECK (((finished_at IS NULL) = (response IS NULL))),
     CONSTRAINT counters_are_sane CHECK (((retries >= 0) AND ((charged_attempts >= 0) AND (charged_attempts <= attempt)))),
     CONSTRAINT deadline_when_started CHECK (((started_at IS NULL) = (deadline_at IS NULL))),

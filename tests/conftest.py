@@ -7,6 +7,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -77,9 +78,9 @@ def named(url: str, database: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, f"/{database}", parts.query, parts.fragment))
 
 
-@pytest.fixture
-def database_url() -> Generator[str]:
-    """A migrated database of the test's own."""
+@contextmanager
+def a_database() -> Generator[str]:
+    """The address of a migrated database, which is dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(os.environ[ADMIN_URL], autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")  # type: ignore[arg-type]
@@ -89,14 +90,33 @@ def database_url() -> Generator[str]:
 
 
 @pytest.fixture
-def redis_url(worker_id: str) -> str:
-    """A Redis database of this test process's own, empty."""
+def database_url() -> Generator[str]:
+    """A migrated database of the test's own."""
+    with a_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared_database_url() -> Generator[str]:
+    """A migrated database for all tests of a module."""
+    with a_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def broker_url(worker_id: str) -> str:
+    """A Redis database of this test process's own."""
     number = int(worker_id.removeprefix("gw")) + 1 if worker_id.startswith("gw") else 0
     base, _, _ = os.environ[REDIS_URL].partition("?db=")
-    url = f"{base}?db={number}" if base.startswith("unix:") else base.rpartition("/")[0] + f"/{number}"
-    with redis.Redis.from_url(url) as client:
+    return f"{base}?db={number}" if base.startswith("unix:") else base.rpartition("/")[0] + f"/{number}"
+
+
+@pytest.fixture
+def redis_url(broker_url: str) -> str:
+    """The same, empty."""
+    with redis.Redis.from_url(broker_url) as client:
         client.flushdb()
-    return url
+    return broker_url
 
 
 @pytest.fixture

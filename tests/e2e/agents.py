@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 
-from outlast.agent import Context, Request, ToolCall, ToolResult
+from outlast.agent import AgentError, Context, Reasoning, Request, ToolCall, ToolResult, Usage
 
 PACE_SECONDS = 0.02
 
@@ -64,3 +64,26 @@ async def stall(request: Request, _context: Context):
     while request.text != "regex":
         pass
     re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+HOSTILE = """<img src=x onerror="window.broken=1"><script>window.broken=1</script>"""
+
+
+async def hostile(request: Request, _context: Context):
+    """Says, in every place where an agent can say something, what must not be run."""
+    yield Reasoning(HOSTILE)
+    yield ToolCall(HOSTILE, {HOSTILE: HOSTILE}, call_id=HOSTILE)
+    yield ToolResult(HOSTILE, HOSTILE)
+    yield ToolCall("</pre><svg onload=window.broken=1>", HOSTILE, call_id="c2")
+    yield ToolResult("c2", error=HOSTILE)
+    yield f"{HOSTILE}\n\n[a](javascript:window.broken=1) [b](data:text/html,{HOSTILE}) <{HOSTILE}>\n\n"
+    yield f"```{HOSTILE}\n{HOSTILE}\n```\n\n| {HOSTILE} | b |\n|---|---|\n| c | {HOSTILE} |\n\n# {HOSTILE}\n"
+    yield Usage(input_tokens=1200, output_tokens=34)
+    if "fail" in request.text:
+        raise AgentError(HOSTILE, code=HOSTILE)
+
+
+async def flood(request: Request, _context: Context):
+    """As many words as it is asked for, as fast as they are taken."""
+    for number in range(int(request.text)):
+        yield f"{number} "

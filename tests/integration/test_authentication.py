@@ -153,6 +153,7 @@ async def test_the_runs_of_another_principal_do_not_exist(http: httpx.AsyncClien
         ("GET", "/responses/{}", None),
         ("GET", "/responses/{}?wait=9", None),
         ("GET", "/responses/{}?stream=true", None),
+        ("GET", "/responses/{}/input_items", None),
         ("GET", "/responses/{}?stream=true&ids=true&starting_after=1", None),
         ("POST", "/responses/{}/cancel", None),
         ("DELETE", "/responses/{}", None),

@@ -62,7 +62,8 @@ async def test_an_unknown_id_is_not_found_on_every_route(http: httpx.AsyncClient
 
 
 ADDRESSES = [
-    "/", "/v1", "/v2/responses", "/v1/response", "/v1/responses/a/b", "/v1/responses/a/cancel/b", "/.env",
+    "/v1", "/v2/responses", "/page", "/page/", "/page/..%2fapp.py", "/page/nothing.js",
+    "/v1/response", "/v1/responses/a/b", "/v1/responses/a/cancel/b", "/.env",
     "/%00", "/%ff", "/..%2f", "/" + "x" * 10_000, "/v1/responses%00", "/v1/responses/..%2f..%2fetc", "/favicon.ico",
 ]  # fmt: skip
 
@@ -74,7 +75,8 @@ async def test_an_unknown_address_is_named(http: httpx.AsyncClient) -> None:
 
 
 WRONG_METHODS = [
-    ("GET", "/v1/responses"), ("PUT", "/v1/responses"), ("PATCH", "/invocations"), ("POST", f"/v1/responses/{NOBODY}"),
+    ("DELETE", "/v1/responses"), ("POST", "/"),
+    ("PUT", "/v1/responses"), ("PATCH", "/invocations"), ("POST", f"/v1/responses/{NOBODY}"),
     ("GET", f"/v1/responses/{NOBODY}/cancel"), ("DELETE", "/v1/models"), ("POST", "/health"), ("OPTIONS", "/metrics"),
     ("PROPFIND", "/responses"),
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from .keyring import Keyring
 from .metrics import Metrics, ReplicaState
 from .overviews import Overviews
 from .request_ids import RequestIds
-from .routes import admin, health, metrics, models, responses
+from .routes import admin, health, lists, metrics, models, page, responses
 from .schemas import CreateResponse
 from .services import Services
 from .tail import Tail
@@ -46,11 +46,12 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_route(f"/v1{path}", endpoint, methods=["POST"], include_in_schema=False)
     with_key = [Depends(identify)]  # for every route of these, whether or not it asks who is calling
     for prefix in ("", "/v1"):
-        for module in (responses, models):
+        for module in (responses, lists, models):
             app.include_router(module.router, prefix=prefix, include_in_schema=prefix == "/v1", dependencies=with_key)
     app.include_router(admin.router, dependencies=[Depends(only_admins)])
     app.include_router(metrics.router)
     app.include_router(health.router)
+    page.install(app)
     app.add_middleware(RequestIds)
     errors.install(app)
     _describe(app, with_keys=settings.auth == "api_keys")

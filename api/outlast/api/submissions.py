@@ -10,11 +10,13 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+from outlast.agent import Request
 from outlast.shared.domain.errors import IdempotencyKeyReused, Invalid, NotFound, OutlastError
 from outlast.shared.domain.events import CREATED, QUEUED, Chunk
 from outlast.shared.domain.ids import new_uuid, parse_response_id
 from outlast.shared.domain.responses import queued_response, response_object
 from outlast.shared.domain.runs import Run, RunStatus, Submission, ToolItems
+from outlast.shared.domain.titles import title_of
 from outlast.shared.settings import Settings
 from outlast.shared.store import runs, submissions
 from outlast.shared.wire import response_line, to_json
@@ -147,6 +149,7 @@ async def _submission(services: Services, asked: Asked) -> Submission:
         tool_items=_tool_items(request, asked.databricks),
         previous_run_id=previous,
         request=await _resolved(services, asked, previous),
+        title=title_of(_text(asked.body["input"])),
     )
 
 
@@ -160,6 +163,10 @@ async def _resolved(services: Services, asked: Asked, previous: UUID | None) -> 
         services.database, asked.body["input"], items, asked.principal, previous=previous, max_bytes=limit
     )
     return {**asked.body, "input": given}
+
+
+def _text(given: str | list[dict[str, Any]]) -> str:
+    return given if isinstance(given, str) else Request(given).text
 
 
 def first_events(submission: Submission) -> Chunk:

@@ -89,7 +89,7 @@ async def retrieve(
     ids: Annotated[bool, Query(description="Number the frames, for a browser's EventSource.")] = False,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Wait so many seconds for the end.")] = 0,
 ) -> Response:
-    run = await _find(services, id, caller.principal)
+    run = await find(services, id, caller.principal)
     if stream:
         return _stream(request, services, run, -1 if starting_after is None else starting_after, ids)
     if starting_after:
@@ -97,20 +97,20 @@ async def retrieve(
     if wait and not run.status.terminal:
         return FinishedResponse(services, run, seconds=wait)
     tag = f'"{run.status}-{run.attempt}"'
-    if _matches(request.headers.get("if-none-match", ""), tag):
+    if matches(request.headers.get("if-none-match", ""), tag):
         return Response(status_code=304, headers={"etag": tag})
     return Json(run.response or response_object(run), headers={"etag": tag})
 
 
 @router.post("/responses/{id}/cancel", summary="Cancel a response")
 async def cancel_response(id: str, services: Replica, caller: Caller) -> Response:
-    run = await cancel(services, await _find(services, id, caller.principal))
+    run = await cancel(services, await find(services, id, caller.principal))
     return Json(run.response or response_object(run))
 
 
 @router.delete("/responses/{id}", summary="Delete a response and its events")
 async def delete(id: str, services: Replica, caller: Caller) -> Response:
-    run = await _find(services, id, caller.principal)
+    run = await find(services, id, caller.principal)
     await services.database.run(lambda c: runs.delete(c, run.run_id, run.principal))
     return Json({"id": response_id(run.run_id), "object": "response", "deleted": True})
 
@@ -123,13 +123,13 @@ def _stream(request: Request, services: Services, run: Run, starting_after: int,
     return EventStream(services.tail, run, starting_after=starting_after, ids=ids)
 
 
-def _matches(if_none_match: str, tag: str) -> bool:
+def matches(if_none_match: str, tag: str) -> bool:
     """Whether the client has this version already. A proxy that compresses marks tags as weak."""
     given = {part.strip().removeprefix("W/") for part in if_none_match.split(",")}
     return tag in given or "*" in given
 
 
-async def _find(services: Services, id: str, principal: str) -> Run:
+async def find(services: Services, id: str, principal: str) -> Run:
     run_id = parse_response_id(id)
     run = await services.database.run(lambda c: runs.read(c, run_id, principal)) if run_id else None
     if run is None:

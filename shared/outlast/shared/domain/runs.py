@@ -49,6 +49,8 @@ class Submission:
     tool_items: ToolItems
     previous_run_id: UUID | None
     request: Mapping[str, Any]
+    title: str = ""
+    """The beginning of what is asked, as a list of runs shows it."""
     queue: str = "default"
     priority: int = 0
     idempotency_key: str | None = None
@@ -100,6 +102,23 @@ class RunSummary:
     started_at: datetime | None
     finished_at: datetime | None
     last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """An entry in its principal's list of runs."""
+
+    run_id: UUID
+    agent: str
+    status: RunStatus
+    attempt: int
+    thread: str
+    background: bool
+    title: str | None
+    """None in runs that are older than titles."""
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,10 +55,10 @@ WITH b AS MATERIALIZED (
     SELECT * FROM unnest(
         %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::uuid[], %b::text[], %b::text[], %b::smallint[],
         %b::timestamptz[], %b::int[], %b::boolean[], %b::boolean[], %b::text[], %b::text[], %b::bytea[], %b::text[],
-        %b::int[], %b::text[])
+        %b::text[], %b::int[], %b::text[])
     WITH ORDINALITY AS b(
         run_id, thread_id, thread, principal, previous_run_id, agent, queue, priority, created_at, timeout_seconds,
-        background, store, tool_items, idempotency_key, request_digest, request, last_seq, data, place)),
+        background, store, tool_items, idempotency_key, request_digest, title, request, last_seq, data, place)),
 n AS (
     INSERT INTO threads (id, principal, name) SELECT thread_id, principal, thread FROM b ORDER BY principal, thread
     ON CONFLICT DO NOTHING RETURNING id),
@@ -72,11 +72,11 @@ g AS MATERIALIZED (
     FROM (SELECT DISTINCT queue, principal FROM b) d),
 r AS (
     INSERT INTO runs (id, principal, thread_id, previous_run_id, agent, queue, priority, turn, ready, created_at,
-                      timeout_seconds, background, store, tool_items, idempotency_key, request_digest, request)
+                      timeout_seconds, background, store, tool_items, idempotency_key, request_digest, title, request)
     SELECT b.run_id, b.principal, t.id, nullif(b.previous_run_id, b.run_id), b.agent, b.queue, b.priority,
            g.turn + row_number() OVER (PARTITION BY b.queue, b.principal ORDER BY b.place), true, b.created_at,
            b.timeout_seconds, b.background, b.store, b.tool_items, nullif(b.idempotency_key, ''),
-           nullif(b.request_digest, ''), b.request
+           nullif(b.request_digest, ''), b.title, b.request
     FROM b JOIN t USING (place) JOIN g USING (queue, principal)
     ORDER BY b.principal, b.idempotency_key, b.place
     ON CONFLICT DO NOTHING RETURNING id),
@@ -96,13 +96,13 @@ _SUBMIT = f"""
 WITH t AS (SELECT id FROM threads WHERE principal = %(principal)s AND name = %(thread)s),
 r AS (
     INSERT INTO runs (id, principal, thread_id, previous_run_id, agent, queue, priority, turn, ready, created_at,
-                      timeout_seconds, background, store, tool_items, idempotency_key, request_digest, request)
+                      timeout_seconds, background, store, tool_items, idempotency_key, request_digest, title, request)
     SELECT %(run_id)s, %(principal)s, t.id, %(previous_run_id)s, %(agent)s, %(queue)s, %(priority)s,
            1 + {_TURN_BEFORE.format(queue="%(queue)s", principal="%(principal)s")},
            NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = t.id
                        AND (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready))),
            %(created_at)s, %(timeout_seconds)s, %(background)s, %(store)s, %(tool_items)s, %(idempotency_key)s,
-           %(request_digest)s, %(request)s
+           %(request_digest)s, %(title)s, %(request)s
     FROM t ON CONFLICT DO NOTHING RETURNING id),
 h AS (INSERT INTO run_heads (run_id, last_seq) SELECT id, %(last_seq)s FROM r RETURNING run_id)
 INSERT INTO run_events (run_id, first_seq, last_seq, data)
@@ -226,7 +226,7 @@ def _row(entry: Entry) -> tuple[object, ...]:
     return (
         s.run_id, s.thread_id, s.thread, s.principal, s.previous_run_id or s.run_id, s.agent, s.queue, s.priority,
         s.created_at, s.timeout_seconds, s.background, s.store, s.tool_items.value, s.idempotency_key or _NO_KEY,
-        s.request_digest or _NO_DIGEST, entry.request, entry.log.last_seq, entry.log.data,
+        s.request_digest or _NO_DIGEST, s.title, entry.request, entry.log.last_seq, entry.log.data,
     )  # fmt: skip
 
 
@@ -248,6 +248,7 @@ def _values(entry: Entry) -> dict[str, object]:
         "tool_items": submission.tool_items.value,
         "idempotency_key": submission.idempotency_key,
         "request_digest": submission.request_digest,
+        "title": submission.title,
         "request": entry.request,
         "last_seq": entry.log.last_seq,
         "data": entry.log.data,
