@@ -22,8 +22,8 @@ from outlast.worker.output.items import Item, Path
 from outlast.worker.stage import Stage
 
 from .asked import Asked
+from .callbacks import Callbacks
 from .conversation import answering, to_messages, unknown_answers, unseen
-from .handler import Handler
 from .saver import FencedSaver
 from .survival import Reached, surviving
 
@@ -69,8 +69,8 @@ class Performance:
         self._graph = graph.copy(update={"checkpointer": self.saver})
         self._control = RunControl()
         said = [item.origin.key for item in stage.surviving if item.origin.key]
-        self._handler = Handler(self, said)
-        self._asked = Asked(stage.request, self._handler.inside_tool)
+        self._callbacks = Callbacks(self, said)
+        self._asked = Asked(stage.request, self._callbacks.inside_tool)
 
     async def run(self) -> None:
         run = self._stage.run
@@ -84,7 +84,7 @@ class Performance:
         await self._stream({"messages": await self._new_messages(config), **self._inputs()}, config)
 
     async def _stream(self, given: Any, config: dict[str, Any]) -> None:
-        config["callbacks"] = [self._handler]
+        config["callbacks"] = [self._callbacks]
         config["metadata"] = {_RUN_ID: str(self._stage.run.run_id)}
         config["configurable"] |= {
             "user_id": self._stage.context.principal,
@@ -159,7 +159,7 @@ class Performance:
             return {}
         return {"custom_inputs": dict(self._stage.request.custom_inputs)}
 
-    # -- what the handler is told goes here ----------------------------------------------------------------------------
+    # -- what the callbacks tell goes here ----------------------------------------------------------------------------
 
     async def emit(self, emission: object, path: Path = ()) -> None:
         await self._stage.emit(emission, path)

@@ -1,14 +1,16 @@
-"""What a model's message says, as emissions."""
+"""What messages say, as emissions, and where they are."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langgraph.types import Command
 
-from outlast.agent import Reasoning, Text, Usage
+from outlast.agent import Reasoning, Text, ToolCall, Usage
 
 
 def pieces(message: AIMessage, key: str) -> Iterator[Text | Reasoning]:
@@ -43,3 +45,44 @@ def output_of(message: ToolMessage) -> str:
         return content
     texts = [part if isinstance(part, str) else part.get("text") for part in content]
     return "".join(texts) if all(isinstance(text, str) for text in texts) else json.dumps(content, default=str)
+
+
+def calls(message: AIMessage) -> Iterator[ToolCall]:
+    for call in message.tool_calls:
+        if call["id"]:
+            yield ToolCall(call["name"], call["args"], call["id"])
+
+
+def id_of(message: BaseMessage) -> str:
+    """The message's id; one that has none is given one, which the graph's state will then keep."""
+    if message.id is None:
+        message.id = str(uuid.uuid4())
+    return message.id
+
+
+def messages_in(value: Any, depth: int = 3) -> Iterator[BaseMessage]:
+    """The messages in what a node is given, or in what it returns."""
+    match value:
+        case BaseMessage():
+            yield value
+        case Command():
+            yield from messages_in(value.update, depth)
+        case Mapping() if depth:
+            for name, inner in cast("Mapping[str, Any]", value).items():
+                yield from messages_in(_whole(inner) if name == "messages" else inner, depth - 1)
+        case list() | tuple() if depth:
+            for inner in cast("Sequence[Any]", value):
+                yield from messages_in(inner, depth - 1)
+        case _ if hasattr(value, "messages"):  # a state that is a class of its own
+            yield from messages_in(value.messages, depth)
+        case _:
+            return
+
+
+def _whole(messages: Any) -> Any:
+    """Messages that are still written as dicts or pairs, as messages."""
+    if isinstance(messages, list):
+        several = cast("list[Any]", messages)
+        if any(isinstance(message, dict | tuple) for message in several):
+            return convert_tomessages_in(several)
+    return cast("Any", messages)

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.constants import TAG_NOSTREAM
-from langgraph.types import Command
 
 from outlast.agent import ClientCall, Close, ToolCall, ToolResult
 from outlast.worker.output.items import Path
@@ -64,17 +62,17 @@ def _on_its_loop(method: Any) -> Any:
     """Do it on the run's event loop: code in threads has its callbacks called on a loop of their own."""
 
     @functools.wraps(method)
-    async def hop(handler: Handler, *args: Any, **kwargs: Any) -> None:
-        called = method(handler, *args, **kwargs)
-        if asyncio.get_running_loop() is not handler.loop:
-            called = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(called, handler.loop))
+    async def hop(callbacks: Callbacks, *args: Any, **kwargs: Any) -> None:
+        called = method(callbacks, *args, **kwargs)
+        if asyncio.get_running_loop() is not callbacks.loop:
+            called = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(called, callbacks.loop))
         await called
 
     return hop
 
 
 # The base class makes `model.ainvoke()` stream, without a sign of it in the graph's code.
-class Handler(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
+class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
     run_inline = True
     raise_error = True
 
@@ -135,7 +133,7 @@ class Handler(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
     ) -> None:
         model = self._models.get(run_id)
         if model is not None and isinstance(chunk, ChatGenerationChunk) and isinstance(chunk.message, AIMessage):
-            model.key = model.key or _id(chunk.message)  # later chunks may come with other ids
+            model.key = model.key or speech.id_of(chunk.message)  # later chunks may come with other ids
             await self._say(chunk.message, model.key, model.path)
 
     @_on_its_loop
@@ -176,7 +174,7 @@ class Handler(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         path = self._tools.pop(run_id, ())
         self._parents.pop(run_id, None)
         if not self.inside_tool(parent_run_id):
-            for message in _messages(output):
+            for message in speech.messages_in(output):
                 if isinstance(message, ToolMessage):
                     await self._answer(message, path)
 
@@ -215,7 +213,7 @@ class Handler(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         if path is None:
             return
         if not self.inside_tool(parent_run_id):
-            for message in _messages(outputs):
+            for message in speech.messages_in(outputs):
                 if isinstance(message, ToolMessage):
                     await self._answer(message, path)
                 elif isinstance(message, AIMessage):
@@ -230,11 +228,11 @@ class Handler(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
 
     def _know(self, inputs: Any) -> None:
         """What a node is given has been said before."""
-        for message in _messages(inputs):
+        for message in speech.messages_in(inputs):
             if isinstance(message, ToolMessage):
                 self._said.add(message.tool_call_id)
             elif isinstance(message, AIMessage):
-                self._calls |= {call.call_id: call for call in _calls(message)}
+                self._calls |= {call.call_id: call for call in speech.calls(message)}
             if message.id:
                 self._said.add(message.id)
 
@@ -244,14 +242,14 @@ class Handler(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
 
     async def _finish(self, message: AIMessage, path: Path, streamed_as: str | None = None) -> None:
         """The message is whole: say it, unless that has been done, and the calls in it."""
-        key = _id(message)
+        key = speech.id_of(message)
         if key in self._said:
             return
         self._said.add(key)
         if streamed_as is None:
             await self._say(message, key, path)
         await self._listener.emit(Close(streamed_as or key))
-        for call in _calls(message):
+        for call in speech.calls(message):
             by_client = self._listener.is_clients(call.name)
             if by_client:
                 await self._listener.emit(ClientCall(call.name, call.arguments, call.call_id))
@@ -270,44 +268,3 @@ class Handler(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         output = speech.output_of(message)
         failed = message.status == "error"
         await self._listener.emit(ToolResult(call_id, "" if failed else output, output if failed else None), path)
-
-
-def _calls(message: AIMessage) -> Iterator[ToolCall]:
-    for call in message.tool_calls:
-        if call["id"]:
-            yield ToolCall(call["name"], call["args"], call["id"])
-
-
-def _id(message: BaseMessage) -> str:
-    """The message's id; one that has none is given one, which the graph's state will then keep."""
-    if message.id is None:
-        message.id = str(uuid.uuid4())
-    return message.id
-
-
-def _messages(value: Any, depth: int = 3) -> Iterator[BaseMessage]:
-    """The messages in what a node is given, or in what it returns."""
-    match value:
-        case BaseMessage():
-            yield value
-        case Command():
-            yield from _messages(value.update, depth)
-        case Mapping() if depth:
-            for name, inner in cast("Mapping[str, Any]", value).items():
-                yield from _messages(_whole(inner) if name == "messages" else inner, depth - 1)
-        case list() | tuple() if depth:
-            for inner in cast("Sequence[Any]", value):
-                yield from _messages(inner, depth - 1)
-        case _ if hasattr(value, "messages"):  # a state that is a class of its own
-            yield from _messages(value.messages, depth)
-        case _:
-            return
-
-
-def _whole(messages: Any) -> Any:
-    """Messages that are still written as dicts or pairs, as messages."""
-    if isinstance(messages, list):
-        several = cast("list[Any]", messages)
-        if any(isinstance(message, dict | tuple) for message in several):
-            return convert_to_messages(several)
-    return cast("Any", messages)
