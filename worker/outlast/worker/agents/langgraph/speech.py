@@ -84,5 +84,5 @@ def _whole(messages: Any) -> Any:
     if isinstance(messages, list):
         several = cast("list[Any]", messages)
         if any(isinstance(message, dict | tuple) for message in several):
-            return convert_tomessages_in(several)
+            return convert_to_messages(several)
     return cast("Any", messages)
