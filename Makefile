@@ -3,13 +3,16 @@ PORT ?= 8000
 ARGS ?=
 export PYTHON
 
-.PHONY: help run test setup setup-lint lint format lock schema bench bench-peers
+.PHONY: help run demo test setup setup-lint lint format lock schema bench bench-peers
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s  %s\n' "$$name" "$$text"; done
 
 run: setup ## Start everything at http://127.0.0.1:8000 (PORT=8001 for another port); Ctrl-C stops it, the data stays
 	@exec .venv/bin/outlast dev --port $(PORT)
+
+demo: setup ## Kill a worker and an API while an answer is on its way, and prove that nothing of it is lost
+	@exec .venv/bin/outlast demo
 
 test: lint ## Run the linters, then all tests (ARGS="-k lease tests/unit" for some)
 	.venv/bin/pytest -q --durations=15 -n auto $(ARGS)

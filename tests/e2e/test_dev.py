@@ -17,7 +17,7 @@ import httpx
 import openai
 import pytest
 
-from tests.support.processes import ROOT, Part, free_port
+from tests.support.processes import ROOT, Part, free_port, processes_of
 from tests.support.waiting import until_sync
 
 
@@ -93,20 +93,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Generator[Dev]:
     with closing(Dev(tmp_path_factory.mktemp("dev"))) as dev:
         dev.start()
         yield dev
-
-
-def processes_of(folder: Path) -> list[int]:
-    """Living processes whose working directory or command line is in this folder."""
-    found: list[int] = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if str(folder) in f"{os.readlink(entry / 'cwd')} {command}":
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
 
 
 def test_dev_shows_the_main_job_by_itself(running: Dev) -> None:

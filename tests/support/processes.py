@@ -51,6 +51,20 @@ def agent_processes(worker: int) -> list[int]:
     return [pid for pid in descendants(worker) if parent_of(pid) != worker]
 
 
+def processes_of(folder: Path) -> list[int]:
+    """Living processes whose working directory or command line is in this folder."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if str(folder) in f"{os.readlink(entry / 'cwd')} {command}":
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
 class Part:
     """One `outlast` command in its own session; what it prints is kept in a file."""
 

@@ -59,7 +59,7 @@ class Client:
         tried_since = time.monotonic()
         while True:
             try:
-                for event in self._stream("GET", f"/responses/{response_id}", params=_cursor(starting_after)):
+                for event in self._stream("GET", f"/responses/{response_id}", params=cursor(starting_after)):
                     starting_after, tried_since = event["sequence_number"], time.monotonic()
                     yield event
                     if event["type"] in TERMINAL_TYPES:
@@ -82,17 +82,30 @@ class Client:
         _check(answer)
         return answer.json()
 
-    def _stream(self, method: str, path: str, **options: Any) -> Iterator[dict[str, Any]]:
+    def frames(self, method: str, path: str, **options: Any) -> Iterator[bytes]:
+        """The frames of a stream as they came, without the comments between them. Raises httpx.TransportError."""
         with self._http.stream(method, path, **options) as answer:
             if answer.is_error:
                 answer.read()
             _check(answer)
-            for line in _lines(answer.iter_bytes()):
-                if line.startswith(b"data: {"):
-                    yield json.loads(line[6:])
+            for frame in _frames(answer.iter_bytes()):
+                if not frame.startswith(b":"):
+                    yield frame
+
+    def _stream(self, method: str, path: str, **options: Any) -> Iterator[dict[str, Any]]:
+        for frame in self.frames(method, path, **options):
+            if (event := event_of(frame)) is not None:
+                yield event
 
 
-def _cursor(starting_after: int) -> dict[str, Any]:
+def event_of(frame: bytes) -> dict[str, Any] | None:
+    """The event in a frame; None for the mark at a stream's end."""
+    data = next((line[6:] for line in frame.split(b"\n") if line.startswith(b"data: {")), None)
+    return None if data is None else json.loads(data)
+
+
+def cursor(starting_after: int) -> dict[str, Any]:
+    """The query of a stream of what comes after this event; -1 for all of it."""
     return {"stream": "true"} if starting_after < 0 else {"stream": "true", "starting_after": starting_after}
 
 
@@ -109,9 +122,11 @@ def _check(answer: httpx.Response) -> None:
         raise ClientError(message)
 
 
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines ended by a newline only: a text splitter would also cut at characters that JSON may hold."""
+def _frames(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Whole frames, each with the empty line that ends it; what a lost connection has cut off is dropped.
+
+    Split at newlines only: a text splitter would also cut at characters that JSON may hold."""
     rest = b""
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
+        *frames, rest = (rest + chunk).split(b"\n\n")
+        yield from (frame + b"\n\n" for frame in frames)

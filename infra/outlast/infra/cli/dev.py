@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from outlast.shared.connections import Database, fixed
 from outlast.shared.settings import SettingsError
 
 from .parts import prepare_checkpoints
-from .process import Process
+from .process import Process, api_answers
 from .supervised import API_KEY, RunningDev, forget_running, note_running
 
 _HOST = "127.0.0.1"
@@ -152,7 +151,7 @@ class Dev:
 
     async def _ready(self, api: Process, worker: Process) -> None:
         worker_ready = asyncio.create_task(worker.ready.wait())
-        while not await asyncio.to_thread(_answers, self._port):  # noqa: ASYNC110 — another process: no event
+        while not await asyncio.to_thread(api_answers, _HOST, self._port):  # noqa: ASYNC110 — another process: no event
             await asyncio.sleep(0.05)
         _say(f"ready     {self.url}   ({self._elapsed():.1f} s)", end="", flush=True)
         await worker_ready
@@ -229,17 +228,6 @@ def _refuse_taken(port: int) -> None:
 
 def _say_hello(url: str) -> None:
     importlib.import_module("outlast.infra.cli.hello").say_hello(url)  # its HTTP client is not needed before
-
-
-def _answers(port: int) -> bool:
-    connection = HTTPConnection(_HOST, port, timeout=2)
-    try:
-        connection.request("GET", "/ready")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _relative(path: Path) -> str:

@@ -55,6 +55,13 @@ def dev(
 
 
 @app.command()
+def demo() -> None:
+    """See a run outlive its worker and its connection, in a throw-away folder; exits 0 if no byte was lost."""
+    with explained():
+        raise typer.Exit(needed("demo").run())
+
+
+@app.command()
 def api(
     host: Annotated[
         str, typer.Option(help="The address to bind; others than loopback need OUTLAST_AUTH.")

@@ -1,4 +1,4 @@
-"""A part of `outlast dev`: a process that is started, watched, named when it dies and started again."""
+"""A part of `outlast dev` or `outlast demo`: a process that is started, watched and, if wanted, started again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 
 from .supervised import PARENT_FD, READY_FD
 
@@ -15,12 +18,24 @@ _STOP_SECONDS = 15.0
 
 
 class Process:
-    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
+    """``cwd`` and ``output`` are this process's own unless they are given; a file of output is added to."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        cwd: Path | None = None,
+        output: Path | None = None,
+    ) -> None:
         self.name = name
         self.ready = asyncio.Event()
         self.pid: int | None = None
         self._command = command
         self._env = env
+        self._cwd = cwd
+        self._output = output
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
 
@@ -30,27 +45,31 @@ class Process:
         deaths = 0
         while not self._stopping:
             started = loop.time()
-            code = await self._run()
+            code = await self.run()
             if self._stopping:
                 return
             deaths = 0 if loop.time() - started > _STEADY_SECONDS else deaths + 1
             pause = _PAUSE_SECONDS[min(deaths, len(_PAUSE_SECONDS) - 1)]
-            print(f"{self.name} {_how_it_ended(code)}; starting it again", flush=True)
+            print(f"{self.name} {how_it_ended(code)}; starting it again", flush=True)
             await asyncio.sleep(pause)
 
-    async def _run(self) -> int:
+    async def run(self) -> int:
         """One life of the process. Returns its exit code, negative for a signal."""
         parent_read, parent_write = os.pipe()  # never written to: it closes when this process ends, however it ends
         ready_read, ready_write = os.pipe()
         env = {**self._env, PARENT_FD: str(parent_read), READY_FD: str(ready_write)}
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=env,
-                pass_fds=(parent_read, ready_write),
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is ours to pass on, in order
-            )
+            with nullcontext() if self._output is None else self._output.open("ab") as output:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    env=env,
+                    cwd=self._cwd,
+                    pass_fds=(parent_read, ready_write),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,  # Ctrl-C is ours to pass on, in order
+                )
             self.pid = self._process.pid
         finally:
             os.close(parent_read)
@@ -88,8 +107,31 @@ class Process:
             process.kill()
             await process.wait()
 
+    def kill(self) -> None:
+        """SIGKILL to this process alone."""
+        if self._process is not None:
+            self._process.kill()
 
-def _how_it_ended(code: int) -> str:
+    def kill_group(self) -> None:
+        """SIGKILL to this process and to all that it has started."""
+        if self.pid is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+def api_answers(host: str, port: int) -> bool:
+    """Whether an API there is ready."""
+    connection = HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def how_it_ended(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     try:

@@ -75,3 +75,29 @@ async def owned_by(connection: Connection, owner: str) -> list[Lease]:
     """The leases that the database thinks this owner holds."""
     cursor = await connection.execute("SELECT run_id, attempt FROM run_leases WHERE owner = %s", (owner,))
     return [Lease(*row) for row in await cursor.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The worker that executes a run."""
+
+    owner: str
+    """``host:pid:…``"""
+    attempt: int
+    seconds_left: float
+    """Until its lease ends; below 0 when it has ended."""
+
+    @property
+    def pid(self) -> int:
+        return int(self.owner.rsplit(":", 2)[1])
+
+
+async def holder(connection: Connection, run_id: UUID) -> Holder | None:
+    """None while no worker has the run."""
+    cursor = await connection.execute(
+        """SELECT owner, attempt, extract(epoch FROM lease_until - clock_timestamp())::float8
+           FROM run_leases WHERE run_id = %s""",
+        (run_id,),
+    )
+    row = await cursor.fetchone()
+    return Holder(*row) if row else None
