@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
@@ -155,6 +157,63 @@ async def test_models_that_do_not_stream_and_messages_without_a_model_are_said_w
     graph.add_edge(START, "agent").add_edge("agent", "closing")
 
     assert summary(await ask(settings, graph)) == ["You said hello.", "Goodbye."]
+
+
+async def test_what_a_node_makes_a_message_of_its_own_of_is_said_once(settings: Settings) -> None:
+    model = RuleModel(answer=rule)
+
+    def collecting(state: Conversation) -> dict[str, Any]:
+        return {"messages": [AIMessage("".join(chunk.text for chunk in model.stream(state["messages"])))]}
+
+    graph = StateGraph(Conversation).add_node("collecting", collecting).add_edge(START, "collecting")
+
+    assert summary(await ask(settings, graph)) == ["You said hello."]
+
+
+async def test_what_a_model_said_before_it_failed_and_was_tried_again_is_taken_back(settings: Settings) -> None:
+    class Flaky(RuleModel):
+        async def _astream(self, messages: Any, stop: Any = None, run_manager: Any = None, **options: Any):
+            async for number, chunk in _counted(super()._astream(messages, stop, run_manager, **options)):
+                if number == 2 and len(self.calls) == 1:
+                    raise ConnectionError(SECRET)
+                yield chunk
+
+    model = Flaky(answer=rule).with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
+
+    async def agent(state: Conversation) -> dict[str, Any]:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    graph = StateGraph(Conversation).add_node("agent", agent).add_edge(START, "agent")
+    async with serving(settings, {"graph": graph}) as service:
+        stream = await service.openai.responses.create(input="hello", stream=True)
+        events: list[Any] = [event async for event in stream]
+
+    done = [event.item for event in events if event.type == "response.output_item.done"]
+    assert [(item.status, item.content[0].text) for item in done] == [
+        ("incomplete", "You said"), ("completed", "You said hello.")
+    ]  # fmt: skip
+    marked = [event.outlast for event in events if hasattr(event, "outlast")]
+    assert marked == [{"attempt": 1, "superseded": [done[0].id]}]
+    assert summary(events[-1].response) == ["You said hello."]
+
+
+async def _counted(chunks: AsyncIterator[Any]) -> AsyncIterator[tuple[int, Any]]:
+    number = 0
+    async for chunk in chunks:
+        yield number, chunk
+        number += 1
+
+
+async def test_a_structured_response_is_among_the_custom_outputs(settings: Settings) -> None:
+    class Sum(BaseModel):
+        value: int
+
+    def structured(messages: Sequence[BaseMessage], options: dict[str, Any]) -> AIMessage:
+        return AIMessage("", tool_calls=[call("Sum", "s", value=5)])
+
+    graph = create_agent(RuleModel(answer=structured), [], response_format=ToolStrategy(Sum))
+
+    assert (await ask(settings, graph)).custom_outputs == {"structured_response": {"value": 5}}
 
 
 async def test_branches_that_speak_at_once_are_messages_of_their_own(settings: Settings) -> None:

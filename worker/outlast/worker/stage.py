@@ -39,6 +39,11 @@ class Stage:
         if new := self.output.emit(emission, path):
             await self._log.append(new)
 
+    async def retract(self, key: str) -> None:
+        """Take back what is being said under this key."""
+        if new := self.output.retract(key):
+            await self._log.append(new)
+
     async def flush(self) -> None:
         """Until everything that was said is stored. Raises LeaseLost when it never will be."""
         await self._log.flush()

@@ -76,6 +76,15 @@ class Output:
         """``path`` is the step that says it. Raises EmissionError for what is not of the vocabulary or out of place."""
         return self._number(self._steps(emission, path))
 
+    def retract(self, key: str) -> list[Event]:
+        """Take back what is being said under this key: it is going to be said again."""
+        item = self._speaking.pop(key, None)
+        if item is None:
+            return []
+        item.surviving = False
+        self._marker = {"attempt": self._run.attempt, "superseded": [item.id]}
+        return self._number(items.close(item, "incomplete"))
+
     def is_open(self, call_id: str) -> bool:
         """Whether this attempt has told of a tool call whose result is still to come."""
         return call_id in self._calls

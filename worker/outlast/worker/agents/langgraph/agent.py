@@ -11,6 +11,7 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
+from pydantic_core import to_jsonable_python
 
 from outlast.agent import AgentError, State
 from outlast.shared.connections import Database
@@ -104,9 +105,13 @@ class Performance:
         if "__interrupt__" in update:
             log.warning("agent.interrupted", reason="nothing can answer an interrupt() yet: the run completes")
         for changed in update.values():
-            outputs: Any = changed.get("custom_outputs") if hasattr(changed, "get") else None
-            if isinstance(outputs, dict):
+            if not isinstance(changed, dict):
+                continue
+            values = cast("dict[str, Any]", changed)
+            if isinstance(outputs := values.get("custom_outputs"), dict):
                 await self._stage.emit(State(cast("dict[str, Any]", outputs)))
+            if (structured := values.get("structured_response")) is not None:
+                await self._stage.emit(State({"structured_response": to_jsonable_python(structured, fallback=str)}))
 
     # -- where it goes on, and with what -------------------------------------------------------------------------------
 
@@ -163,6 +168,9 @@ class Performance:
 
     async def emit(self, emission: object, path: Path = ()) -> None:
         await self._stage.emit(emission, path)
+
+    async def retract(self, key: str) -> None:
+        await self._stage.retract(key)
 
     async def flush(self) -> None:
         await self._stage.flush()

@@ -36,6 +36,10 @@ class Listener(Protocol):
 
     async def flush(self) -> None: ...
 
+    async def retract(self, key: str) -> None:
+        """Take back what is being said under this key."""
+        ...
+
     def is_open(self, call_id: str) -> bool:
         """Whether this tool call waits for its result."""
         ...
@@ -86,6 +90,8 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         self._models: dict[UUID, _Model] = {}  # those whose words are part of the answer
         self._tools: dict[UUID, Path] = {}
         self._parents: dict[UUID, UUID | None] = {}
+        self._broken: dict[str, str] = {}  # by task: what a model was saying when it failed
+        self._heard: set[tuple[str, str]] = set()  # task and text of what models have said
         self._calls: dict[str, ToolCall] = {}
 
     def tap_output_aiter(self, run_id: UUID, output: Any) -> Any:
@@ -125,7 +131,10 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
             and not self.inside_tool(parent_run_id)
         )
         if shown and metadata:
-            self._models[run_id] = _Model(path_of(metadata, self._steps))
+            path = path_of(metadata, self._steps)
+            self._models[run_id] = _Model(path)
+            if broken := self._broken.pop(path[-1]["task"], None):  # the same step tries again
+                await self._listener.retract(broken)
 
     @_on_its_loop
     async def on_llm_new_token(
@@ -150,7 +159,9 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
             await self._finish(generation.message, model.path, streamed_as=model.key)
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._models.pop(run_id, None)
+        model = self._models.pop(run_id, None)
+        if model is not None and model.key is not None:
+            self._broken[model.path[-1]["task"]] = model.key
 
     # -- tools ---------------------------------------------------------------------------------------------------------
 
@@ -243,9 +254,11 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
     async def _finish(self, message: AIMessage, path: Path, streamed_as: str | None = None) -> None:
         """The message is whole: say it, unless that has been done, and the calls in it."""
         key = speech.id_of(message)
-        if key in self._said:
-            return
+        heard = (path[-1]["task"], message.text)
+        if key in self._said or (streamed_as is None and not message.tool_calls and heard in self._heard):
+            return  # also when a node makes a message of its own of what its model has said
         self._said.add(key)
+        self._heard.add(heard)
         if streamed_as is None:
             await self._say(message, key, path)
         await self._listener.emit(Close(streamed_as or key))
