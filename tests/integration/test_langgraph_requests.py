@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
-from langchain_core.tools import tool
+from langchain_core.messages import SystemMessage
 from langgraph.graph import START, StateGraph
 
 from outlast.shared.settings import Settings
-from tests.support.graphs import Call, Conversation, RuleModel, call, calling, function, last_human, tool_results
+from tests.support.adder import add, rule
+from tests.support.graphs import Call, Conversation, RuleModel, calling, function
 from tests.support.service import serving
 
 WEATHER = function("get_weather")
-
-
-@tool
-def add(a: int, b: int) -> str:
-    """Add two numbers."""
-    return str(a + b)
-
-
-def rule(messages: Sequence[BaseMessage], options: dict[str, Any]) -> AIMessage:
-    """Calls what the question names, then says what came of it."""
-    if results := tool_results(messages):
-        return AIMessage(f"I was told {', '.join(results)}.")
-    asked = last_human(messages)
-    calls = [call("add", "call_add", a=2, b=3)] if "add" in asked else []
-    calls += [call("get_weather", "call_weather", city="Rome")] if "weather" in asked else []
-    return AIMessage("Let me see.", tool_calls=calls) if calls else AIMessage(f"You said {asked}.")
 
 
 async def received(settings: Settings, *tools: Any, **request: Any) -> Call:
