@@ -3,7 +3,7 @@ PORT ?= 8000
 ARGS ?=
 export PYTHON
 
-.PHONY: help run demo test setup setup-lint lint format lock schema bench bench-peers
+.PHONY: help run demo test test-clients setup setup-lint lint format lock schema bench bench-peers
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s  %s\n' "$$name" "$$text"; done
@@ -16,6 +16,17 @@ demo: setup ## Kill a worker and an API while an answer is on its way, and prove
 
 test: lint ## Run the linters, then all tests (ARGS="-k lease tests/unit" for some)
 	.venv/bin/pytest -q --durations=15 -n auto $(ARGS)
+
+# Packages of other makes, in folders of their own: they would change what is locked for us.
+CLIENTS = .outlast/clients
+test-clients: setup ## Test with clients of other makes: the OpenAI Agents SDK and, where node is, openai and the AI SDK
+	@uv=$$(sh infra/setup.sh uv) && export UV_SYSTEM_CERTS=$${UV_SYSTEM_CERTS:-1} && mkdir -p $(CLIENTS)/node && \
+	{ [ -x $(CLIENTS)/python/bin/python ] || "$$uv" venv --quiet --python .venv/bin/python $(CLIENTS)/python; } && \
+	"$$uv" pip install --quiet --python $(CLIENTS)/python/bin/python -r tests/clients/requirements.txt && \
+	if command -v node >/dev/null; then cp tests/clients/node/package.json $(CLIENTS)/node/ && \
+		npm install --prefix $(CLIENTS)/node --silent --no-audit --no-fund --no-package-lock; \
+	else echo "node is not here: its clients are left out"; fi && \
+	TEST_CLIENTS=1 .venv/bin/pytest -q tests/clients $(ARGS)
 
 setup: ## Make .venv hold the locked packages and this checkout
 	@sh infra/setup.sh

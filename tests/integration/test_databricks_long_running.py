@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import openai
@@ -42,11 +41,6 @@ def a_graph(gate: asyncio.Event) -> object:
     return StateGraph(MessagesState).add_node(answer).add_edge(START, "answer").add_edge("answer", END).compile()
 
 
-AGENTS = [a_function]
-if find_spec("outlast.worker.agents.langgraph") is not None:
-    AGENTS.append(a_graph)
-
-
 @dataclass
 class Agent:
     """A served agent, as the templates' clients reach it."""
@@ -64,7 +58,7 @@ class Agent:
         return await until(finished)
 
 
-@pytest.fixture(params=AGENTS)
+@pytest.fixture(params=[a_function, a_graph])
 async def agent(settings: Settings, request: pytest.FixtureRequest) -> AsyncGenerator[Agent]:
     gate = asyncio.Event()
     make: Callable[[asyncio.Event], object] = request.param

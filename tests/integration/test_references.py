@@ -142,6 +142,21 @@ async def test_superseded_items_are_left_out_named_or_whole(
     assert kept[2]["content"][0]["text"] == "It is noon."
 
 
+async def test_a_message_that_says_more_than_the_superseded_one_is_kept(
+    http: httpx.AsyncClient, database: Database
+) -> None:
+    run, old = await lost_in_mid_answer(database)
+    await written(database, run, DONE)
+
+    def message(text: str) -> Item:
+        return {**old[0], "content": [{"type": "output_text", "text": text}]}
+
+    merged = message("PartialIt isIt is noon.")
+    assert await stored_input(http, database, [message("Partial"), merged]) == [merged]
+    plain: Item = {"role": "assistant", "id": old[0]["id"], "content": "Partial"}
+    assert await stored_input(http, database, [plain, {**plain, "content": "More"}]) == [{**plain, "content": "More"}]
+
+
 async def test_a_superseded_call_is_known_by_its_call_id(http: httpx.AsyncClient, database: Database) -> None:
     """Some clients send calls and their outputs back without the items' ids."""
     run, old = await lost_in_mid_answer(database, tool_items=ToolItems.FUNCTION_CALL)

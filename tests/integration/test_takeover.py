@@ -12,11 +12,10 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
-from outlast.shared.store import sweeping
 from outlast.worker.attempt import Outcome
 from outlast.worker.runtime import open_runtime
 from tests.support.log import check_log, stored_lines
-from tests.support.runs import claimed_one, submitted
+from tests.support.runs import claimed_one, submitted, take_first_attempts_over
 from tests.support.service import Service, serving
 from tests.support.waiting import until
 
@@ -48,14 +47,6 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-async def take_first_attempts_over(database: Database) -> None:
-    """As if their leases had ended: no renewal comes between."""
-    connection = await database.connect()
-    async with connection, connection.transaction():
-        await connection.execute("UPDATE run_leases SET lease_until = now() - interval '1 hour' WHERE attempt = 1")
-        await sweeping.take_back_expired(connection)
 
 
 async def lease_of_attempt(database: Database, attempt: int) -> float | None:

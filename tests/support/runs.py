@@ -11,7 +11,7 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.events import COMPLETED, Chunk, Event
 from outlast.shared.domain.ids import new_uuid
 from outlast.shared.domain.runs import Lease, Run, RunStatus, Submission, ToolItems
-from outlast.shared.store import claims, events, runs, submissions
+from outlast.shared.store import claims, events, runs, submissions, sweeping
 from outlast.shared.wire import event_line, to_json
 
 
@@ -83,3 +83,11 @@ async def finish(database: Database, run: Run, sequence_number: int, **options: 
     lease = Lease(run.run_id, options.pop("attempt", run.attempt))
     ending = an_ending(sequence_number, **options)
     return await database.run(lambda c: runs.finish(c, database.schema, lease, ending))
+
+
+async def take_first_attempts_over(database: Database) -> None:
+    """As if their leases had ended: no renewal comes between."""
+    connection = await database.connect()
+    async with connection, connection.transaction():
+        await connection.execute("UPDATE run_leases SET lease_until = now() - interval '1 hour' WHERE attempt = 1")
+        await sweeping.take_back_expired(connection)

@@ -60,7 +60,8 @@ class _Outputs:
     def __init__(self) -> None:
         self.items: dict[str, Json] = {}
         self._open: set[str] = set()
-        self._superseded: set[str] = set()
+        self._superseded: dict[str, str] = {}
+        """With what they said."""
 
     def add_answer(self, response: str) -> None:
         self.items.update((item["id"], item) for item in from_json(response)["output"])
@@ -68,25 +69,28 @@ class _Outputs:
     def add_events(self, lines: Iterable[str]) -> None:
         for event in map(from_json, lines):
             for superseded in event.get("outlast", {}).get("superseded", ()):
-                self._superseded.add(superseded)
-                self.items.pop(superseded, None)
+                self._superseded[superseded] = _said(self.items.pop(superseded, {}))
             match event:
                 case {"type": "response.output_item.added", "item": {"id": id}}:
                     self._open.add(id)
                 case {"type": "response.output_item.done", "item": {"id": id} as item}:
                     self._open.discard(id)
-                    if id not in self._superseded:
+                    if id in self._superseded:
+                        self._superseded[id] = _said(item)
+                    else:
                         self.items[id] = item
                 case _:
                     pass
 
     def put_into(self, given: Sequence[Json], checked: Sequence[InputItem]) -> list[Json]:
-        gone = {parse_item_id(id) for id in self._superseded} - {None}
+        gone = {place: said for id, said in self._superseded.items() if (place := parse_item_id(id)) is not None}
         kept: list[Json] = []
         named: set[str] = set()
         for index, (item, form) in enumerate(zip(given, checked, strict=True)):
             if not form.is_reference:
-                if _place(form) not in gone:
+                # A message that says more is kept: some clients put all that was streamed under its first id.
+                place = _place(form)
+                if place not in gone or (form.type == "message" and not gone[place].startswith(_said(item))):
                     kept.append(item)
             elif form.id is not None and form.id not in named:  # naming it twice does not double it
                 named.add(form.id)
@@ -123,6 +127,11 @@ async def _read(
 def _place(item: InputItem) -> tuple[UUID, int] | None:
     """Where the item comes from. Some clients send calls and their outputs back by nothing but the call's id."""
     return parse_item_id(item.id or "") or parse_item_id(item.call_id or "")
+
+
+def _said(item: Json) -> str:
+    content: str | list[Json] = item.get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
 
 
 def _too_large(max_bytes: int) -> TooLarge:
