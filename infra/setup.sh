@@ -160,8 +160,9 @@ step "$doing $count locked packages" install || { show_log; exit 1; }
 "$uv" pip install --python .venv/bin/python --offline --no-deps --no-build-isolation --editable . >>"$log" 2>&1 || { show_log; exit 1; }
 # Each part once: Python then has the bytecode of what it imports, and the first start is as quick as the later ones.
 warm() {
-  for module in outlast.infra.cli.dev outlast.api.server outlast.worker.app outlast.infra.checkpoint_tables; do
-    .venv/bin/python -c "import $module" &
+  for modules in outlast.infra.cli.dev outlast.api.server outlast.worker.app outlast.infra.checkpoint_tables \
+    outlast.worker.agents.langgraph,examples.assistant.graph,examples.assistant.endpoint; do
+    .venv/bin/python -c "import $modules" &
   done
   wait
 }

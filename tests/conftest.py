@@ -50,8 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # What the developer has set for Outlast is not what the tests are about.
     for name in [name for name in os.environ if name.startswith("OUTLAST_") and name not in (ADMIN_URL, REDIS_URL)]:
         del os.environ[name]
-    for name in ("DATABASE_URL", "REDIS_URL", "PORT"):
-        os.environ.pop(name, None)
+    theirs = ("ASSISTANT_", "DATABRICKS_", "LANGCHAIN_", "LANGSMITH_", "OPENAI_")
+    for name in [
+        name for name in os.environ if name.startswith(theirs) or name in ("DATABASE_URL", "REDIS_URL", "PORT")
+    ]:
+        del os.environ[name]
     _make_template()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = {
-    "requirements.lock": ({"dev", "api", "worker"}, {"build", "test"}),
+    "requirements.lock": ({"dev", "api", "worker", "openai", "databricks"}, {"build", "test"}),
     "requirements-lint.lock": (None, {"lint"}),
     "infra/setup.lock": (None, {"setup"}),
     "infra/docker/build.lock": (None, {"build"}),

@@ -48,7 +48,7 @@ def configure(settings: Settings, *, part: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of we retry, and say so ourselves
-    for chatty in ("celery", "kombu", "httpx", "uvicorn.access", "amqp"):
+    for chatty in ("celery", "kombu", "httpx", "httpx2", "uvicorn.access", "amqp"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
 
 

@@ -82,13 +82,12 @@ class Dev:
         )
         applied = await migrate(database, shipped())
         self._tell_schema(len(applied))
-        api = self._add("api", "--port", str(self._port))
-        worker = self._add("worker")
-        watching = [asyncio.create_task(process.keep_running()) for process in self._processes]
-        watching.append(asyncio.create_task(self._watch_servers()))
+        watching = [asyncio.create_task(self._watch_servers())]
         try:
-            await asyncio.wait_for(self._ready(api, worker), _READY_SECONDS)
+            api = self._start(watching, "api", "--port", str(self._port))
             await prepare_checkpoints(database)
+            worker = self._start(watching, "worker")  # once it runs, somebody's graph may need the checkpoints' tables
+            await asyncio.wait_for(self._ready(api, worker), _READY_SECONDS)
             self._note()
             await self._greet()
             self._tell_what_next(worker)
@@ -137,7 +136,7 @@ class Dev:
             told.append("valkey    from REDIS_URL")
         _say("        ".join(told) if sum(map(len, told)) < 110 else "\n".join(told))
 
-    def _add(self, part: str, *arguments: str) -> Process:
+    def _start(self, watching: list[asyncio.Task[None]], part: str, *arguments: str) -> Process:
         env = {**self._env}
         if "log_level" not in self._settings.model_fields_set:
             env["OUTLAST_LOG_LEVEL"] = "warning"  # a person watches: no line for every run
@@ -147,6 +146,7 @@ class Dev:
             env["OUTLAST_CHILDREN"] = "2"  # one that is killed leaves another, and a start stays quick on many cores
         process = Process(part, [sys.executable, "-m", "outlast.infra.cli", part, *arguments], env)
         self._processes.append(process)
+        watching.append(asyncio.create_task(process.keep_running()))
         return process
 
     async def _ready(self, api: Process, worker: Process) -> None:
