@@ -20,7 +20,7 @@ PROGRAM = found()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium: install it, or set CHROMIUM to its program")
 
 AGENTS = ",".join(f"{name}=tests.e2e.agents:{name}" for name in ("count", "hostile", "flood"))
-ANSWER = "[...document.querySelectorAll('.turn:last-child .answer > .message')].map((e) => e.innerText).join('')"
+ANSWER = "[...document.querySelectorAll('.turn:last-child .answer > .message')].map((e) => e.textContent).join('')"
 ENDED = "!['queued', 'in_progress', undefined].includes(document.querySelector('.turn:last-child')?.dataset.status)"
 BEGUN = "Number(document.querySelector('.turn:last-child')?.dataset.last) > 25"
 

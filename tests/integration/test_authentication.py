@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
+from importlib.resources import files
 from typing import Any
 
 import httpx
@@ -26,7 +27,8 @@ from tests.support.refusals import NOBODY, refused
 from tests.support.service import Service, serving
 from tests.support.waiting import until
 
-OPEN = {"/health", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+PAGE = {f"/page/{file.name}" for file in files("outlast.api").joinpath("page").iterdir()} - {"/page/index.html"}
+OPEN = {"/health", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/", *PAGE}
 
 
 async def echo(request: Request, _context: Context):

@@ -44,13 +44,12 @@ export class Prose {
     while (this.plain < text.length) {
       const last = this.open.lastElementChild;
       const room = last ? PIECE - last.firstChild.length : 0;
-      const gap = text.slice(this.plain, this.plain + PIECE).search(/\s/);
-      if (last && (room > 0 || gap !== 0)) {
-        const more = room > 0 ? room : gap > 0 ? gap : PIECE;
+      if (last && (room > 0 || !/\s$/.test(last.firstChild.data))) {
+        const space = room > 0 ? -1 : text.slice(this.plain, this.plain + PIECE).search(/\s/);
+        const more = room > 0 ? room : space >= 0 ? space + 1 : PIECE;
         last.firstChild.appendData(text.slice(this.plain, this.plain + more));
         this.plain = Math.min(text.length, this.plain + more);
       } else {
-        this.plain += last ? 1 : 0; // the space is where the line breaks
         this.open.append(el("div", { class: "plain" }, document.createTextNode("")));
       }
     }

@@ -200,8 +200,8 @@ class Dev:
             _say(f"model     {self._model}")
 
     def _tell_what_next(self, worker: Process) -> None:
-        _say(f'  ask       {_command()} ask "…"        break it  kill -9 {worker.pid} (worker) while it answers')
-        _say(f"  docs      {self.url}/docs              stop      Ctrl-C (data stays)")
+        _say(f"  open      {self.url}                   break it  kill -9 {worker.pid} (worker) while it answers")
+        _say(f'  ask       {_command()} ask "…"        stop      Ctrl-C (data stays)')
 
 
 def _model_of_example() -> str:
