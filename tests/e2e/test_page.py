@@ -14,7 +14,7 @@ import pytest
 from outlast.shared.connections import Database, fixed
 from tests.support.browser import Browser, Page, browsing, found
 from tests.support.keys import a_key
-from tests.support.processes import Part, Parts, free_port, parts
+from tests.support.processes import Part, Parts, free_port, parts, wait_serving
 
 PROGRAM = found()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium: install it, or set CHROMIUM to its program")
@@ -27,10 +27,12 @@ BEGUN = "Number(document.querySelector('.turn:last-child')?.dataset.last) > 25"
 
 @dataclass
 class Server:
-    """One worker and one API for all tests of this module; each may kill them, and starts them again."""
+    """One worker and an API for all tests of this module; each may kill them, and starts them again."""
 
     parts: Parts
     port: int
+    port_with_keys: int
+    """Of another replica, which asks for keys."""
     worker: Part
     api: Part
 
@@ -54,8 +56,14 @@ def server(shared_database_url: str, broker_url: str, tmp_path_factory: pytest.T
         "OUTLAST_LOG_LEVEL": "warning",
     }
     with parts(env, tmp_path_factory.mktemp("parts")) as started:
-        port = free_port()
-        yield Server(started, port, started.worker(), started.api(port))
+        port, port_with_keys = free_port(), free_port()
+        worker = started.launch(["worker"], {})
+        api = started.launch(["api", "--port", str(port)], {})
+        with_keys = started.launch(["api", "--port", str(port_with_keys)], {"OUTLAST_AUTH": "api_keys"})
+        worker.wait_ready()
+        wait_serving(api, port)
+        wait_serving(with_keys, port_with_keys)
+        yield Server(started, port, port_with_keys, worker, api)
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +195,63 @@ def test_stop_ends_the_run(page: Page, server: Server) -> None:
     check_whole(page, server, run)
 
 
+def test_the_end_is_followed_only_while_the_reader_is_there(page: Page, server: Server) -> None:
+    page.resize(800, 320)
+    ask(page, "5000")
+    run = run_of(page)
+    end = "(() => { const e = document.querySelector('#scroller'); return e.scrollHeight - e.clientHeight; })()"
+    page.until(f"{end} > 100 && document.querySelector('#scroller').scrollTop > {end} - 30")
+
+    page.run("document.querySelector('#scroller').scrollTop = 0")
+    grown = page.run(end) + 60
+    page.until(f"{end} > {grown}")
+    assert page.run("document.querySelector('#scroller').scrollTop") == 0
+    page.click("#to-end")
+    page.until(f"document.querySelector('#scroller').scrollTop > {end} - 30")
+    httpx.post(f"{server.url}/v1/responses/{run}/cancel", timeout=20)
+
+
+def test_events_that_come_twice_late_or_in_pieces_are_taken_once_and_in_order(page: Page) -> None:
+    taken = page.run(r"""(async () => {
+        const { follow } = await import("/page/follow.js");
+        const event = (n, type = "x") => {
+            const data = JSON.stringify({ type, sequence_number: n, text: "é" });
+            return `event: ${type}\ndata: ${data}\n\n`;
+        };
+        const connections = [
+            ": ping\n\n" + event(0) + event(1) + event(1) + event(0) + event(3),
+            null,
+            event(1) + event(2),
+            "data: [DONE]\n\n",
+            event(3).replaceAll("\n", "\r\n") + event(4, "response.completed") + event(5),
+        ];
+        const asked = [], events = [], states = [];
+        window.fetch = async (url) => {
+            asked.push(new URL(url).search);
+            const text = connections.shift();
+            if (text === null) throw new TypeError("network");
+            const bytes = new TextEncoder().encode(text);
+            return new Response(new ReadableStream({
+                start(controller) {
+                    for (let at = 0; at < bytes.length; at += 5) controller.enqueue(bytes.slice(at, at + 5));
+                    controller.close();
+                },
+            }));
+        };
+        const run = { id: "resp_1", last: -1, ended: false };
+        await follow(run, {
+            signal: new AbortController().signal,
+            onConnection: (state) => states.push(state),
+            onEvent: (event) => { run.last += 1; events.push(event.sequence_number + event.text); },
+        });
+        return { asked: asked.map((query) => query.split("starting_after=")[1] ?? ""), events, states };
+    })()""")
+
+    assert taken["events"] == ["0é", "1é", "2é", "3é", "4é"]
+    assert taken["asked"] == ["", "1", "1", "2", "2"]
+    assert taken["states"] == ["live", "reconnecting", "reconnecting", *(["live", "reconnecting"] * 2), "live"]
+
+
 @pytest.mark.parametrize("question", ["", " and fail"])
 def test_nothing_that_is_said_is_ever_run(page: Page, server: Server, question: str) -> None:
     said = f"<b onclick=window.broken=1>x</b>{question}"
@@ -236,10 +301,8 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab_only(
         max_connections=1
     ) as database:
         key = await a_key(database, "alice")
-    port = free_port()
-    server.parts.api(port, OUTLAST_AUTH="api_keys")
     page = browser.page()
-    page.goto(f"http://127.0.0.1:{port}/")
+    page.goto(f"http://127.0.0.1:{server.port_with_keys}/")
 
     page.until("document.querySelector('#key-dialog').open")
     page.type("sk-outlast-wrong")
@@ -289,6 +352,10 @@ def test_it_fits_a_narrow_screen_and_is_used_with_the_keyboard_alone(browser: Br
     page.press("Enter")
     page.until("document.querySelectorAll('.timeline .row').length === 4")
     assert page.run("document.activeElement.id") == "tab-timeline"
+    page.run("document.querySelector('.timeline .row').focus()")
+    page.press("ArrowDown")
+    assert page.run("document.activeElement.getAttribute('aria-label')").startswith("attempt 1 · ")
+    page.run("document.querySelector('#tab-timeline').focus()")
     page.press("ArrowRight")
     page.until("document.querySelectorAll('.events li').length > 5")
     assert page.run("document.documentElement.scrollWidth") == 360

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ class Page:
 
     def goto(self, url: str) -> None:
         self.call("Page.navigate", url=url)
-        self.until("document.readyState === 'complete'")
+        self.until(f"location.href.startsWith({json.dumps(url)}) && document.readyState === 'complete'")
 
     def reload(self) -> None:
         self.run("window.before = true")
@@ -141,15 +141,21 @@ class Page:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def run(self, script: str) -> Any:
-        """The value of an expression; a promise's when it is kept. None while the page is on its way to another."""
+        """The value of an expression; a promise's when it is kept."""
         answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in answer:
             raise AssertionError(answer["exceptionDetails"].get("exception", answer["exceptionDetails"]))
         return answer["result"].get("value")
 
     def until(self, condition: str, *, seconds: float = 20) -> Any:
+        """The first true value; what is thrown while the page changes is not one."""
+
+        def value() -> Any:
+            with suppress(AssertionError):
+                return self.run(condition)
+
         try:
-            return until_sync(lambda: self.run(condition), seconds=seconds)
+            return until_sync(value, seconds=seconds)
         except TimeoutError:
             raise AssertionError(f"never true: {condition}\n{self.text()}\n{self.complaints}") from None
 
@@ -174,7 +180,7 @@ class Page:
         self.call("Input.insertText", text=text)
 
     def press(self, key: str, *, shift: bool = False) -> None:
-        codes = {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowRight": 39, " ": 32}
+        codes = {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowRight": 39, "ArrowDown": 40, " ": 32}
         pressed = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key], "modifiers": 8 if shift else 0}
         text = {"Enter": "\r", " ": " "}.get(key)
         self.call("Input.dispatchKeyEvent", type="keyDown", **pressed, **({"text": text} if text else {}))

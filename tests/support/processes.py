@@ -112,6 +112,17 @@ class Part:
         os.close(self._read)
 
 
+def wait_serving(api: Part, port: int) -> None:
+    def ready() -> bool:
+        assert api.process.poll() is None, api.said
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until_sync(ready, seconds=START_SECONDS)
+
+
 class Parts:
     """Starts parts on one database and broker."""
 
@@ -121,24 +132,17 @@ class Parts:
         self._started: list[Part] = []
 
     def worker(self, **env: str) -> Part:
-        part = self._start(["worker"], env)
+        part = self.launch(["worker"], env)
         part.wait_ready()
         return part
 
     def api(self, port: int, **env: str) -> Part:
-        part = self._start(["api", "--port", str(port)], env)
-
-        def ready() -> bool:
-            assert part.process.poll() is None, part.said
-            try:
-                return httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        until_sync(ready, seconds=START_SECONDS)
+        part = self.launch(["api", "--port", str(port)], env)
+        wait_serving(part, port)
         return part
 
-    def _start(self, arguments: list[str], env: Mapping[str, str]) -> Part:
+    def launch(self, arguments: list[str], env: Mapping[str, str]) -> Part:
+        """Not yet ready: several can be on their way at the same time."""
         output = self._folder / f"{arguments[0]}-{len(self._started)}.log"
         self._started.append(Part(arguments, {**self._env, **env}, output))
         return self._started[-1]

@@ -23,6 +23,7 @@ export class Timeline {
     this.table = el("details", { class: "as-table" }, el("summary", {}, "As a table"),
       el("div", { class: "wide", tabindex: 0 }, el("table", {}, el("caption", { class: "unseen" }, "The run's timeline"), el("thead", {}, head), this.body)));
     element.append(this.picture, this.reading, this.tokens, this.table);
+    this.picture.addEventListener("keydown", (event) => this.move(event));
     new ResizeObserver(() => this.redraw()).observe(this.picture);
     this.run = null;
   }
@@ -30,6 +31,15 @@ export class Timeline {
   show(run) {
     this.run = run;
     this.redraw();
+  }
+
+  // One stop for Tab; the arrows go from row to row.
+  move(event) {
+    const row = document.activeElement.closest(".row");
+    const next = { ArrowDown: row?.nextElementSibling, ArrowUp: row?.previousElementSibling }[event.key];
+    if (!next?.classList.contains("row")) return;
+    event.preventDefault();
+    next.focus();
   }
 
   redraw() {
@@ -80,7 +90,7 @@ function bar(row, place, x, spans, read) {
     ? svg("line", { class: "mark", x1: left, x2: left + wide, y1: middle, y2: middle })
     : svg("rect", { class: "mark", x: left, y: middle - BAR / 2, width: wide, height: BAR, rx: 2.5 });
   const tell = () => read(words);
-  return svg("g", { class: classes, tabindex: 0, role: "img", "aria-label": words, "data-row": `${place}-${row.kind}`, onfocus: tell, onmouseenter: tell },
+  return svg("g", { class: classes, tabindex: place === 0 ? 0 : -1, role: "img", "aria-label": words, "data-row": `${place}-${row.kind}`, onfocus: tell, onmouseenter: tell },
     svg("rect", { class: "target", x: 0, y: top, width: x(spans.to) + RIGHT, height: ROW, rx: 4 }),
     svg("text", { class: "label", x: 6 + 9 * Math.min(row.depth, 5), y: middle + 4 }, oneLine(row.label, 18 - 2 * Math.min(row.depth, 5))),
     shape,
