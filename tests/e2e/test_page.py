@@ -280,8 +280,11 @@ def test_nothing_that_is_said_is_ever_run(page: Page, server: Server, question: 
 
 
 def test_a_run_that_is_not_there_is_said(page: Page, server: Server) -> None:
-    page.goto(f"{server.url}/#resp_{0:032x}")
-    page.until("document.querySelector('#instead').innerText.includes('not found')")
+    for name in (f"resp_{0:032x}", "<script>", "%E0%A4%A", "..%2f..%2fmodels"):
+        page.goto(f"{server.url}/")
+        page.run(f"location.hash = {json.dumps(name)}")
+        page.until("document.querySelector('#instead').innerText.includes('not found')")
+    assert page.complaints == []
 
 
 def test_a_refused_question_comes_back(page: Page) -> None:

@@ -52,13 +52,15 @@ function noteClock(date) {
   if (!Number.isNaN(ahead)) clockAhead = Math.abs(ahead) < 2 ? 0 : ahead;
 }
 
+const pathOf = (id, rest = "") => `responses/${encodeURIComponent(id)}${rest}`;
+
 const json = async (path, options) => (await call(path, options)).json();
 
 export const models = async () => (await json("models")).data.map((model) => model.id);
 
-export const retrieve = (id) => json(`responses/${id}`);
+export const retrieve = (id) => json(pathOf(id));
 
-export const cancel = (id) => json(`responses/${id}/cancel`, { method: "POST" });
+export const cancel = (id) => json(pathOf(id, "/cancel"), { method: "POST" });
 
 // The answer's body is the run's events, from the first one; the key makes it safe to send again.
 export const submit = (body, idempotencyKey, signal) =>
@@ -70,7 +72,7 @@ export const submit = (body, idempotencyKey, signal) =>
   });
 
 export const stream = (id, last, signal) =>
-  call(`responses/${id}?stream=true${last < 0 ? "" : `&starting_after=${last}`}`, { signal });
+  call(pathOf(id, `?stream=true${last < 0 ? "" : `&starting_after=${last}`}`), { signal });
 
 // A page of the list of runs and its tag; null when it is still the one of this tag.
 export async function list({ limit, after, status, tag }) {
@@ -84,12 +86,12 @@ export async function list({ limit, after, status, tag }) {
 
 // The text of the last user message that a run was given.
 export async function questionOf(id) {
-  const { data } = await json(`responses/${id}/input_items?limit=100`);
+  const { data } = await json(pathOf(id, "/input_items?limit=100"));
   const message = data.find((item) => item.type === "message" && item.role === "user");
   return (message?.content ?? []).map((part) => part.text ?? `[${part.type}]`).join("\n");
 }
 
 export function curlOf(id) {
   const key = currentKey() === null ? "" : ' -H "Authorization: Bearer $OUTLAST_API_KEY"';
-  return `curl -N${key} "${new URL(`responses/${id}?stream=true`, BASE)}"`;
+  return `curl -N${key} "${new URL(pathOf(id, "?stream=true"), BASE)}"`;
 }

@@ -64,7 +64,7 @@ async function ask(question) {
 }
 
 async function show() {
-  const id = decodeURIComponent(location.hash.slice(1));
+  const id = location.hash.slice(1);
   const turn = conversation.turnOf(id);
   runs.select(id || null);
   closeSidebar();
@@ -121,7 +121,7 @@ byId("open-sidebar").addEventListener("click", openSidebar);
 byId("close-sidebar").addEventListener("click", closeSidebar);
 byId("sidebar").addEventListener("keydown", (event) => event.key === "Escape" && closeSidebar());
 byId("new").addEventListener("click", () => {
-  history.pushState(null, "", location.pathname);
+  history.pushState(null, "", location.pathname + location.search);
   show();
   composer.focus();
 });
