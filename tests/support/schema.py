@@ -20,9 +20,10 @@ HEADER = """-- What the migrations make, in one piece, for reading. The sentence
 
 
 def dumped(url: str) -> str:
-    """The tables, constraints and indexes of a migrated database's `outlast` schema."""
+    """The tables, constraints and indexes of a migrated database's `outlast` schema, without LangGraph's."""
     program = Postgres(Path(tempfile.gettempdir())).binaries.folder / "pg_dump"
-    command = [program, "--schema-only", "--schema=outlast", "--no-owner", "--no-privileges", url]
+    ours = ["--schema-only", "--schema=outlast", "--exclude-table=outlast.checkpoint*"]
+    command = [program, *ours, "--no-owner", "--no-privileges", url]
     dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     kept = [line for line in dump.splitlines() if not re.match(r"--|SET |SELECT pg_catalog|\\|CREATE SCHEMA", line)]
     return HEADER + re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip().replace("outlast.", "") + "\n"
