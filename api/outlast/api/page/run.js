@@ -136,6 +136,7 @@ export class Run {
       const item = this.items.get(id);
       if (item) item.supersededBy = number;
     }
+    if (this.attempt?.number === number) return; // it only took something back, to say it again
     // An attempt that was lost before it said anything has left no event.
     for (let lost = (this.attempt?.number ?? 0) + 1; lost < number; lost++) {
       this.attempts.push({ number: lost, startedAt: null, lastAt: null, superseded: [] });

@@ -63,6 +63,7 @@ export class Turn {
     }
     const output = item.type === "function_call" ? this.outputOf(item) : null;
     view.update(item, output, this.run.ended);
+    if (item.supersededBy === item.attempt) view.element.hidden = true; // taken back, and said again
     // What has ended never changes again, and is not looked at in every frame.
     view.settled = !item.open && (this.run.ended || !item.isCall || item.data.output !== undefined);
   }
