@@ -3,6 +3,7 @@ what the test scripts. Through the graph alone, and through the whole service.""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Generator
@@ -324,3 +325,31 @@ def test_without_a_workspace_databricks_is_refused_in_words_that_are_safe(
     with pytest.raises(AgentError, match="DATABRICKS_MODEL is set, but no workspace can be used") as refused:
         agent()
     assert KEY not in str(refused.value)
+
+
+async def test_without_a_model_requests_that_ask_much_of_it_are_answered(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSISTANT_PACE_SECONDS", "0")
+    asking: dict[str, Any] = {
+        "instructions": "Be brief.", "temperature": 0.5, "max_output_tokens": 9, "tools": [WEATHER]
+    }  # fmt: skip
+    picture = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
+    shown: Any = [{"role": "user", "content": [{"type": "input_text", "text": "6 * 7"}, picture]}]
+    async with serving(settings, {"assistant": agent}) as service:
+        create = service.openai.responses.create
+        first = await create(input=shown, **asking)
+        forced = await create(
+            input="What do goats eat?",
+            previous_response_id=first.id,
+            tool_choice={"type": "function", "name": "weather"},
+            **asking,
+        )
+        none = await create(input="8 * 9", tool_choice="none", **asking)
+        many = await asyncio.gather(*(create(input=f"{n} * 2 and read goats.md") for n in range(40)))
+
+    assert first.output_text == "Offline lookup (no language model): 6 * 7 = 42"
+    assert forced.output_text.endswith("Goats eat grass. [goats.md:3]")
+    assert "Ask about the files in notes/" in none.output_text
+    for n, response in enumerate(many):
+        assert f"{n} * 2 = {n * 2}\n\ngoats.md, lines 1-3 of 3:" in response.output_text
