@@ -51,6 +51,7 @@ async def test_killed_graphs_answer_as_if_nothing_had_happened(
         "REDIS_URL": redis_url,
         "OUTLAST_AGENTS": "graph=tests.e2e.graph:graph",
         "OUTLAST_CHILDREN": "2",
+        "OUTLAST_PRELOAD": "outlast.worker.agents.langgraph",
         "OUTLAST_MAX_ATTEMPTS": "1000",
         "OUTLAST_LOG_LEVEL": "warning",
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from outlast.agent import Context, Request, Text
-from outlast.shared.settings import SettingsError
+from outlast.shared.settings import Settings, SettingsError
 from outlast.worker.agents.loading import loaded
 
 SOURCE = """
@@ -94,3 +95,11 @@ async def test_what_cannot_be_loaded_is_named_with_the_reason(module: str, targe
     with pytest.raises(SettingsError, match=words):
         async with loaded({"x": target.format(m=module)}):
             pass
+
+
+def test_what_workers_load_before_they_fork_starts_no_thread() -> None:
+    """A process that forks while it has threads may leave its children locks that nobody will open."""
+    modules = ", ".join(Settings.model_fields["preload"].default)
+    program = f"import threading, {modules}; print(threading.active_count())"
+
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "1\n"

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
 
     children: int | None = Field(default=None, gt=0, le=256)
     """Processes of one worker that run agents; unset: one for each core."""
+    preload: Annotated[tuple[str, ...], NoDecode] = ("outlast.worker.agents.langgraph",)
+    """Modules loaded once for all children of a worker: they share the memory, and start without the wait."""
     concurrency: int = Field(default=100, gt=0)
     """Runs at once in one child of a worker."""
     max_attempts: int = Field(default=5, gt=0)
@@ -131,9 +133,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name or '(no name)'}={target}: write name=module:attribute")
         return agents
 
-    @field_validator("queues", mode="before")
+    @field_validator("queues", "preload", mode="before")
     @classmethod
-    def _parse_queues(cls, value: Any) -> Any:
+    def _parse_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("max_running_per_agent", mode="before")

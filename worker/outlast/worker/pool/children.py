@@ -208,7 +208,7 @@ def _cause(code: int | None) -> str:
 
 def _start(end: socket.socket, settings: Settings, marks: Any) -> ForkServerProcess:
     """Fork a child. multiprocessing would run this process's script, and load Celery, in it: the script is hidden."""
-    _context.set_forkserver_preload([f"{__package__}.preload"])
+    _context.set_forkserver_preload([f"{__package__}.preload", *settings.preload])
     process = _context.Process(target=child.main, args=(end, settings, marks), name="outlast child", daemon=False)
     script = sys.modules["__main__"]
     with _starting:
