@@ -1,6 +1,8 @@
 # Every recipe runs in this folder with relative names, so its path may hold spaces.
 PORT ?= 8000
 ARGS ?=
+# Tests wait for processes, leases and locks more than they compute: one more of them than there are cores.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export PYTHON
 
 .PHONY: help run demo test test-clients setup setup-lint lint format lock schema bench bench-peers
@@ -15,7 +17,7 @@ demo: setup ## Kill a worker and an API while an answer is on its way, and prove
 	@exec .venv/bin/outlast demo
 
 test: lint ## Run the linters, then all tests (ARGS="-k lease tests/unit" for some)
-	.venv/bin/pytest -q --durations=15 -n auto $(ARGS)
+	.venv/bin/pytest -q --durations=15 -n $(WORKERS) $(ARGS)
 
 # Packages of other makes, in folders of their own: they would change what is locked for us.
 CLIENTS = .outlast/clients

@@ -23,7 +23,7 @@ from tests.support.waiting import until_sync
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks processes up in /proc")
 
 RUNS = 8
-KILLS = 12
+KILLS = 8
 
 
 def answers(response: Any) -> list[str]:
@@ -66,7 +66,7 @@ async def test_killed_graphs_answer_as_if_nothing_had_happened(
             return row[0] or 0 if row else 0
 
         for _ in range(KILLS):
-            enough = stored() + random.randint(1, 40 * RUNS)
+            enough = stored() + random.randint(5 * RUNS, 25 * RUNS)  # a step or two of each
             until_sync(lambda: stored() == 0 or stored() >= enough)
             if stored() and (children := agent_processes(worker.process.pid)):
                 os.kill(random.choice(children), signal.SIGKILL)

@@ -138,7 +138,7 @@ async def test_many_conversations_at_once_stay_apart(settings: Settings) -> None
         await asyncio.gather(*(converse(service, f"c{number}") for number in range(CONVERSATIONS)))
 
 
-CONVERSATIONS = 30
+CONVERSATIONS = 16
 
 
 async def test_turns_that_are_posted_together_happen_one_after_the_other(service: Service) -> None:

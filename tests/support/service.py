@@ -134,7 +134,12 @@ async def replica(settings: Settings) -> AsyncGenerator[Replica]:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=2, lifespan="on"
+            create_app(settings),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=75,
+            lifespan="on",
         )
         server = Server(config)
         task = asyncio.create_task(server.serve([listening]))
