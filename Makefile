@@ -17,7 +17,7 @@ demo: setup ## Kill a worker and an API while an answer is on its way, and prove
 	@exec .venv/bin/outlast demo
 
 test: lint ## Run the linters, then all tests (ARGS="-k lease tests/unit" for some)
-	.venv/bin/pytest -q --durations=15 -n $(WORKERS) $(ARGS)
+	.venv/bin/pytest -q --durations=15 -n $(WORKERS) --dist worksteal $(ARGS)
 
 # Packages of other makes, in folders of their own: they would change what is locked for us.
 CLIENTS = .outlast/clients
