@@ -136,6 +136,32 @@ def test_every_kind_of_item_becomes_what_models_take() -> None:
     assert isinstance(error, ToolMessage) and error.status == "error"
 
 
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [(None, ""), ("seen", "seen"), (5, "5"), ({"a": 1}, '{"a": 1}'), ([1, "b"], '[1, "b"]'), ([], "[]")],
+)
+def test_whatever_a_client_calls_an_output_is_text_for_the_model(output: Any, text: str) -> None:
+    [message] = to_messages([{"type": "function_call_output", "call_id": "c1", "output": output}], "run")
+
+    assert message.text == text
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "mcp_call"},
+        {"type": "mcp_call", "id": "mcp_1", "name": "look"},
+        {"type": "mcp_call", "id": "mcp_1", "name": "look", "output": {"a": 1}, "arguments": "[]"},
+        {"type": "mcp_call", "id": "mcp_1", "name": "look", "error": "broken"},
+        {"type": "mcp_call", "id": "mcp_1", "name": "look", "error": {"content": ["broken", 1]}},
+        {"type": "mcp_call", "id": "mcp_1", "name": "look", "error": {"content": "broken"}},
+        {"type": "message", "role": "user", "content": []},
+    ],
+)
+def test_half_an_item_breaks_nothing(item: dict[str, Any]) -> None:
+    assert all(isinstance(message.content, str) for message in to_messages([item], "run"))
+
+
 def test_messages_have_the_same_ids_whenever_they_are_made() -> None:
     items = [user("a"), {**user("b"), "id": "msg_x"}, calls("c1"), answers("c1")]
 

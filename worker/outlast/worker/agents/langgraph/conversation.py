@@ -121,12 +121,12 @@ def _from_item(item: Mapping[str, Any]) -> Iterator[BaseMessage]:
         case "function_call":
             yield _call(item["name"], item.get("arguments"), item["call_id"])
         case "function_call_output":
-            yield ToolMessage(_content(item.get("output") or ""), tool_call_id=item["call_id"])
-        case "mcp_call":
+            yield ToolMessage(_output(item.get("output")), tool_call_id=item["call_id"])
+        case "mcp_call" if item.get("id") and item.get("name"):
             yield _call(item["name"], item.get("arguments"), item["id"])
             failure = item.get("error")
             yield ToolMessage(
-                item.get("output") or (_error_text(failure) if failure else NOT_ANSWERED),
+                _output(item.get("output")) or (_error_text(failure) if failure else NOT_ANSWERED),
                 tool_call_id=item["id"],
                 status="success" if item.get("output") is not None else "error",
             )
@@ -152,6 +152,16 @@ def _call(name: str, arguments: str | None, call_id: str) -> AIMessage:
         parsed = None
     given = cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {"arguments": arguments}
     return AIMessage("", tool_calls=[{"name": name, "args": given, "id": call_id, "type": "tool_call"}])
+
+
+def _output(output: Any) -> Any:
+    """What a tool has returned: text, parts of content, or any JSON as text."""
+    if output is None or isinstance(output, str):
+        return output or ""
+    several = cast("list[Any]", output) if isinstance(output, list) else []
+    if several and all(isinstance(part, dict) and "type" in part for part in several):
+        return _content(several)
+    return json.dumps(output)
 
 
 def _content(content: str | Sequence[Mapping[str, Any]]) -> Any:
@@ -184,5 +194,7 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
 def _error_text(error: Any) -> str:
     if not isinstance(error, Mapping):
         return str(error)
-    parts = cast("Mapping[str, Any]", error).get("content") or ()
-    return "".join(part.get("text") or "" for part in parts) or str(cast("Mapping[str, Any]", error).get("message", ""))
+    told = cast("Mapping[str, Any]", error)
+    parts = cast("list[Any]", told["content"]) if isinstance(told.get("content"), list) else []
+    texts = [str(cast("Any", part).get("text") or "") for part in parts if isinstance(part, Mapping)]
+    return "".join(texts) or str(told.get("message") or NOT_ANSWERED)
