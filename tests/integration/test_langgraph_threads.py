@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import random
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -106,6 +107,21 @@ async def test_without_a_conversation_the_history_is_what_was_sent(service: Serv
     assert second.conversation != first.conversation
     again = await service.openai.responses.create(input=echoed, previous_response_id=first.id)
     assert again.output_text == "a/b (1)"
+
+
+async def test_a_graph_that_keeps_its_messages_as_dicts_is_a_conversation_too(settings: Settings) -> None:
+    class Plain(TypedDict):
+        messages: Annotated[list[Any], operator.add]
+
+    async def count(state: Plain) -> dict[str, Any]:
+        return {"messages": [{"role": "assistant", "content": f"{len(state['messages'])} messages"}]}
+
+    graph = StateGraph(Plain).add_node("count", count).add_edge(START, "count")
+    async with serving(settings, {"graph": graph}) as service:
+        first = await say(service, "a", conversation="c1")
+        second = await say(service, "b", conversation="c1")
+
+    assert (first.output_text, second.output_text) == ("1 messages", "3 messages")
 
 
 async def test_a_conversation_goes_on_after_a_run_that_failed(service: Service) -> None:

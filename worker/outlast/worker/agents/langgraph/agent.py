@@ -7,7 +7,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import structlog
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, convert_to_messages
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
@@ -128,7 +128,7 @@ class Performance:
     async def _new_messages(self, config: dict[str, Any]) -> list[BaseMessage]:
         run = self._stage.run
         snapshot: Any = await self._graph.aget_state(config)
-        state: Sequence[BaseMessage] = snapshot.values.get("messages") or ()
+        state = convert_to_messages(snapshot.values.get("messages") or [])  # a graph may keep them as dicts
         given = to_messages(self._stage.request.input, run.run_id.hex)
         new = unseen(given, state, await self._made_in_this_thread() if state else ())
         if unknown_answers(new, state):  # a graph within the graph has called, and its state ended with the run
