@@ -9,6 +9,7 @@ import pytest
 
 from outlast.agent import Context, Request
 from outlast.shared.connections import Database
+from outlast.shared.domain.errors import Unavailable
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
@@ -18,6 +19,19 @@ from tests.support.log import check_log, stored_lines
 from tests.support.runs import claimed_one, submitted, take_first_attempts_over
 from tests.support.service import Service, serving
 from tests.support.waiting import until
+
+
+async def test_an_agent_whose_checkpoints_cannot_be_reached_is_tried_again(settings: Settings) -> None:
+    async def agent(_request: Request, context: Context):
+        if context.attempt == 1:
+            raise Unavailable
+        yield f"attempt {context.attempt}"
+
+    brief = settings.model_copy(update={"lease_seconds": 1.5, "beat_seconds": 0.3})
+    async with serving(brief, {"agent": agent}) as service:
+        response = await service.openai.responses.create(input="hi")
+
+    assert (response.status, response.output_text) == ("completed", "attempt 2")
 
 
 class Patient:

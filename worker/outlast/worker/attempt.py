@@ -162,6 +162,8 @@ class Attempt:
             return self._stop or AgentError("The agent's code was cancelled from within.")
         except LeaseLost:
             return Stop.LOST
+        except Unavailable:  # of the agent's checkpoints: no fault of its own, another attempt goes on from them
+            raise
         except AgentError as error:
             return error
         except Exception as error:  # noqa: BLE001 — the agent's code may raise anything
