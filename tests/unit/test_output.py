@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from outlast.agent import Approval, ClientCall, Reasoning, State, Text, ToolCall, ToolResult, Usage
+from outlast.agent import Approval, ClientCall, Close, Reasoning, State, Text, ToolCall, ToolResult, Usage
 from outlast.shared.domain.runs import ToolItems
 from outlast.worker.output import Output
 from tests.support.streams import End, a_run, new_id, stream_of
@@ -252,3 +252,15 @@ def test_what_an_agent_changes_after_it_was_emitted_does_not_change_the_answer()
             '{"a":[1]}', '{"a":[1]}',
         ]  # fmt: skip
         assert events[-1]["response"]["custom_outputs"] == {"deep": {"list": [1]}}
+
+
+def test_what_is_taken_back_goes_with_the_reasoning_before_it() -> None:
+    output = Output(a_run(), new_id, lambda: 0.0)
+    for emission in (Text("stays", "a"), Close("a"), Reasoning("hm", "b"), Text("half", "b")):
+        output.emit(emission)
+    events = output.retract("b")
+    output.emit(Text("whole", "c"))
+    _, response = output.complete(datetime.now(UTC))
+
+    assert len(events[0].fields["outlast"]["superseded"]) == 2
+    assert [summary(item) for item in response["output"]] == ["message: stays", "message: whole"]

@@ -77,13 +77,15 @@ class Output:
         return self._number(self._steps(emission, path))
 
     def retract(self, key: str) -> list[Event]:
-        """Take back what is being said under this key: it is going to be said again."""
-        item = self._speaking.pop(key, None)
-        if item is None:
+        """Take back all that was said under this key, of which the last is still being said: it is to come again."""
+        speaking = self._speaking.pop(key, None)
+        if speaking is None:
             return []
-        item.surviving = False
-        self._marker = {"attempt": self._run.attempt, "superseded": [item.id]}
-        return self._number(items.close(item, "incomplete"))
+        lost = [item for item in self._items if item.surviving and item.origin.key == key]
+        for item in lost:
+            item.surviving = False
+        self._marker = {"attempt": self._run.attempt, "superseded": [item.id for item in lost]}
+        return self._number(items.close(speaking, "incomplete"))
 
     def is_open(self, call_id: str) -> bool:
         """Whether this attempt has told of a tool call whose result is still to come."""
