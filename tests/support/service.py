@@ -23,6 +23,7 @@ from outlast.shared.settings import Settings
 from outlast.worker.agents.loading import adapted
 from outlast.worker.attempt import Stop
 from outlast.worker.dispatcher import Dispatcher
+from outlast.worker.lease_clock import LeaseClock
 from outlast.worker.runtime import Runtime, open_runtime
 
 
@@ -61,16 +62,20 @@ def gated_by(gate: asyncio.Event) -> Agent:
 class Worker:
     """A worker without processes: its one executor is here."""
 
-    def __init__(self, dispatcher: Dispatcher, runtime: Runtime, slots: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, runtime: Runtime, slots: int, clock: LeaseClock) -> None:
         self.dispatcher = dispatcher
+        self.clock = clock
         self._runtime = runtime
         self.slots = slots
 
-    def start(self, leases: Sequence[Lease]) -> None:
-        self._runtime.start(leases)
+    def start(self, leases: Sequence[Lease], claimed_at: float) -> None:
+        self._runtime.start(leases, claimed_at)
 
     def stop(self, lease: Lease, why: Stop) -> None:
         self._runtime.stop(lease, why)
+
+    def renewed(self, began: float) -> None:
+        self.clock.renewed(began)
 
 
 @dataclass
@@ -114,8 +119,9 @@ async def worker(settings: Settings, agents: Mapping[str, object]) -> AsyncGener
     async with AsyncExitStack() as stack:
         adapters = {name: await adapted(name, agent, stack) for name, agent in agents.items()}
         await stack.enter_async_context(database.pooled(max_connections=3))
-        runtime = await stack.enter_async_context(open_runtime(settings, adapters, dispatcher.ended))
-        executor = Worker(dispatcher, runtime, settings.concurrency)
+        clock = LeaseClock()
+        runtime = await stack.enter_async_context(open_runtime(settings, adapters, dispatcher.ended, clock))
+        executor = Worker(dispatcher, runtime, settings.concurrency, clock)
         dispatcher.add(executor)
         keeping = asyncio.create_task(dispatcher.run_forever())
         try:

@@ -86,14 +86,18 @@ class Settings(BaseSettings):
     """Runs at once in one child of a worker."""
     max_attempts: int = Field(default=5, gt=0)
     """A run whose attempts have so often ended with the death of their process is not tried again."""
+    max_takeovers: int = Field(default=50, gt=0)
+    """The same for attempts that ended without any fault of the run: with their worker, or its connection."""
     queues: Annotated[tuple[str, ...], NoDecode] = ("default",)
     worker_connections: int = Field(default=6, ge=2)
     lease_seconds: float = Field(default=6.0, gt=0)
     beat_seconds: float = Field(default=1.5, gt=0)
     """How often leases are renewed, cancels noticed and unannounced runs looked for."""
+    self_fence_seconds: float | None = Field(default=None, gt=0)
+    """So long after the last renewal a child suspends its runs; unset: three quarters of the lease."""
     sweep_seconds: float = Field(default=0.5, gt=0)
     """How often dead workers' runs are looked for while anything is queued or running."""
-    drain_seconds: float = Field(default=10.0, ge=0)
+    drain_seconds: float = Field(default=25.0, ge=0)
     """How long a stopping worker lets its runs go on before it hands them back."""
     buffer_events: int = Field(default=1000, gt=0)
     """Events of one run that may wait for the database; beyond it the agent waits."""
@@ -170,7 +174,17 @@ class Settings(BaseSettings):
             raise ValueError("OUTLAST_LEASE_SECONDS must be at least three times OUTLAST_BEAT_SECONDS")
         if self.sweep_seconds * 3 > self.lease_seconds:
             raise ValueError("OUTLAST_LEASE_SECONDS must be at least three times OUTLAST_SWEEP_SECONDS")
+        if not self.beat_seconds * 2 <= self.self_fence < self.lease_seconds:
+            raise ValueError(
+                "OUTLAST_SELF_FENCE_SECONDS must be at least twice OUTLAST_BEAT_SECONDS "
+                "and less than OUTLAST_LEASE_SECONDS"
+            )
         return self
+
+    @property
+    def self_fence(self) -> float:
+        """Seconds after the last renewal in which an attempt may go on: less than its lease lasts."""
+        return self.self_fence_seconds or 0.75 * self.lease_seconds
 
     @property
     def worker_children(self) -> int:

@@ -19,6 +19,7 @@ from outlast.shared.domain.errors import LeaseLost, Unavailable
 from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import item_id, response_id
 from outlast.shared.domain.runs import Lease, Run, RunStatus
+from outlast.shared.settings import Settings
 from outlast.shared.store import events, leases, runs
 from outlast.shared.wire import event_from
 
@@ -26,7 +27,7 @@ from .agents.adapter import Adapter
 from .flusher import Flusher, ending_of
 from .output import Output
 from .output.replay import Past, replay
-from .stage import Stage
+from .stage import Drained, Stage
 
 log = structlog.get_logger()
 
@@ -39,9 +40,11 @@ class Stop(Enum):
     CANCEL = "cancel"
     """Somebody wants the run to end."""
     DRAIN = "drain"
-    """This worker stops: the run goes on elsewhere."""
+    """This worker stops soon: an agent that can stop where it will go on does so."""
+    RELEASE = "release"
+    """This worker stops now: the run goes on elsewhere."""
     LOST = "lost"
-    """The run is not ours any more."""
+    """The run is not ours any more, or may soon not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +59,34 @@ class Outcome:
 
 class Attempt:
     def __init__(
-        self, run: Run, agents: Mapping[str, Adapter], database: Database, flusher: Flusher, max_attempts: int
+        self, run: Run, agents: Mapping[str, Adapter], database: Database, flusher: Flusher, settings: Settings
     ) -> None:
         self.lease = Lease(run.run_id, run.attempt)
-        self._max_attempts = max_attempts
+        self._settings = settings
         self._run = run
         self._new_id = partial(item_id, run.run_id)
         self._agent = agents.get(run.agent)
         self._database = database
         self._log = flusher.open(run, lost=lambda: self.stop(Stop.LOST))
         self._stop: Stop | None = None
+        self._stage: Stage | None = None
+        self._draining = False
         self._finished_as: RunStatus | None = None
         self._driving: asyncio.Task[None] | None = None
 
     def stop(self, why: Stop) -> None:
-        """End the agent's code; what has happened to the run is then decided by ``why``. The first reason counts."""
-        if self._stop is None or why is Stop.LOST:
+        """End the agent's code; what has happened to the run is then decided by ``why``. The first reason counts.
+
+        To drain is a wish: an agent that cannot meet it goes on.
+        """
+        if why is Stop.DRAIN:
+            self._draining = True
+            if self._stage is not None:
+                self._stage.drain()
+            return
+        if why is Stop.LOST:
+            self._log.lose()  # whoever waits for it goes on; the first time it calls back
+        if self._stop is None or (why is Stop.LOST and self._stop is not why):
             self._stop = why
             if self._driving is not None:
                 self._driving.cancel()
@@ -84,7 +99,8 @@ class Attempt:
                 past = await self._past()
                 output = Output(self._run, self._new_id, time.time, past)
                 await self._log.append(output.begin(await self._surviving(past)))
-                await self._drive_and_finish(Stage(self._run, output, self._log, self._database, past))
+                self._stage = Stage(self._run, output, self._log, self._database, past)
+                await self._drive_and_finish(self._stage)
             except LeaseLost:
                 log.warning("lease.lost")
             except Unavailable:
@@ -125,7 +141,7 @@ class Attempt:
         match await self._drive(stage):
             case Stop.LOST:
                 raise LeaseLost
-            case Stop.DRAIN:
+            case Stop.RELEASE | Stop.DRAIN:
                 await self._release("worker_drained")
             case Stop.CANCEL:
                 await self._log.append(output.settle("incomplete"))
@@ -149,8 +165,10 @@ class Attempt:
         seconds = _seconds_until(self._run.deadline_at)
         if seconds == 0:  # not even begun: code that kills its worker would do so again
             return _timeout()
-        if self._run.charged_attempts >= self._max_attempts:
-            return _spent(self._run)
+        if spent := self._spent():
+            return spent
+        if self._draining:
+            return Stop.RELEASE
         self._driving = asyncio.create_task(self._agent.execute(stage))
         limit = asyncio.timeout(seconds)
         try:
@@ -162,6 +180,8 @@ class Attempt:
             return self._stop or AgentError("The agent's code was cancelled from within.")
         except LeaseLost:
             return Stop.LOST
+        except Drained:
+            return Stop.DRAIN
         except Unavailable:  # of the agent's checkpoints: no fault of its own, another attempt goes on from them
             raise
         except AgentError as error:
@@ -169,6 +189,17 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 — the agent's code may raise anything
             return _failure(error)
         return None
+
+    def _spent(self) -> AgentError | None:
+        """Why this run is not tried again. What the run did to its processes counts, and, much later, what did not."""
+        charged, cause = self._run.charged_attempts, self._run.last_cause
+        if charged >= self._settings.max_attempts:
+            how = f"{charged} of its attempts ended with the death of their process (OUTLAST_MAX_ATTEMPTS"
+        elif (others := self._run.attempt - 1 - charged) >= self._settings.max_takeovers:
+            how = f"{others} of its attempts ended with their worker (OUTLAST_MAX_TAKEOVERS"
+        else:
+            return None
+        return AgentError(f"The run was given up: {how}; the last of them: {cause}).", code="max_attempts_exceeded")
 
     async def _finish(
         self, status: RunStatus, last: list[Event], response: dict[str, Any], checkpoint_id: str | None
@@ -194,15 +225,6 @@ def _failure(error: Exception) -> AgentError:
     """What the client learns of an exception: its type. The rest may hold secrets and is for the log."""
     log.error("agent.failed", exc_info=error)
     return AgentError(f"The agent failed with {type(error).__name__}.")
-
-
-def _spent(run: Run) -> AgentError:
-    times = run.charged_attempts
-    return AgentError(
-        f"The run was given up: {times} of its attempts ended with the death of their process "
-        f"(OUTLAST_MAX_ATTEMPTS; the last of them: {run.last_cause}).",
-        code="max_attempts_exceeded",
-    )
 
 
 def _timeout() -> AgentError:

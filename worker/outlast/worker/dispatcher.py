@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
-import uuid
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set as AbstractSet
 from importlib.metadata import version
-from typing import Protocol
+from uuid import UUID, uuid4
 
 import structlog
 
@@ -24,24 +25,12 @@ from outlast.shared.sweep import Sweep
 
 from .attempt import Outcome, Stop
 from .background import Background
+from .holdings import Executor, Holdings
 
 log = structlog.get_logger()
 
 _CLAIM_LIMIT = 50  # runs taken in one statement
 _RELEASE_PAUSE_SECONDS = 0.5
-
-
-class Executor(Protocol):
-    """What runs attempts: a child process, or, in tests, this one. It reports each end to `Dispatcher.ended`."""
-
-    @property
-    def slots(self) -> int:
-        """How many runs it takes at once; 0 while it takes none."""
-        ...
-
-    def start(self, leases: Sequence[Lease]) -> None: ...
-
-    def stop(self, lease: Lease, why: Stop) -> None: ...
 
 
 class Dispatcher:
@@ -53,15 +42,16 @@ class Dispatcher:
         self._limits = claims.RunningLimits(settings.max_running_per_principal, settings.max_running_per_agent)
         self._host = socket.gethostname()
         self._version = version("outlast")
-        self._owner = f"{self._host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._executors: dict[Executor, set[Lease]] = {}
-        self._held: dict[Lease, Executor] = {}
+        self._owner = f"{self._host}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._held = Holdings()
+        self._returning: set[Lease] = set()
         self._claiming = asyncio.Lock()
         self._claims_asked = 0
         self._claims_served = 0
-        self._claim_unanswered = False
+        self._looked_for_begun = -math.inf
+        self._may_own_more = False
         self._draining = False
-        self._changed = asyncio.Event()
+        self._hurrying = asyncio.Event()
         self._background = Background()
         self._counters: Counter[str] = Counter()
 
@@ -69,7 +59,7 @@ class Dispatcher:
 
     def add(self, executor: Executor) -> None:
         """It is ready: give it runs."""
-        self._executors[executor] = set()
+        self._held.add(executor)
         self._background.start(self._claim_quietly())
 
     def lost(self, executor: Executor, cause: str, executing: Lease | None) -> None:
@@ -77,60 +67,52 @@ class Dispatcher:
 
         Charged is the one whose code was executing; if that is not known, each of them.
         """
-        held = self._executors.pop(executor, set())
-        for lease in held:
-            del self._held[lease]
+        held = self._held.remove(executor)
         self._counters["child_deaths"] += 1
-        self._tell_changed()
         charged = {executing} if executing in held else held
         for attempts, charge in ((charged, True), (held - charged, False)):
             if attempts:
-                self._background.start(self._hand_back(list(attempts), cause, charge=charge))
+                self._background.start(self._hand_back(attempts, cause, charge=charge))
 
     def ended(self, lease: Lease, outcome: Outcome) -> None:
         """An attempt is over, and its slot is free."""
-        executor = self._held.pop(lease, None)
-        if executor is None:
+        if not self._held.end(lease):
             return
-        self._executors[executor].discard(lease)
         self._counters[f"runs_{outcome.status}" if outcome.status else "attempts_without_end"] += 1
         self._counters["events"] += outcome.events
-        self._tell_changed()
+        self._may_own_more |= outcome.status is None  # it was suspended, or could not even be read
         self._background.start(self._claim_quietly())
 
-    async def _hand_back(self, held: Sequence[Lease], cause: str, *, charge: bool) -> None:
-        """Until it is done: nobody renews these leases any more, so when all fails they end by themselves."""
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + self._settings.lease_seconds
-        while loop.time() < ends:
+    async def _hand_back(self, held: AbstractSet[Lease], cause: str, *, charge: bool) -> None:
+        """Until it is done, or the worker ends: nobody renews these leases any more, so they end by themselves."""
+        self._returning |= held
+        try:
+            released = await self._release(list(held), cause, charge=charge)
+        finally:
+            self._returning -= held
+        for run_id in released:
+            log.warning("run.handed_back", run=response_id(run_id), cause=cause)
+        self._counters["runs_handed_back"] += len(released)
+        self._looked_for_begun = -math.inf
+        await self._claim_quietly()
+        for queue in self._settings.queues:  # this worker may be full, or have no child left
+            self._doorbell.ring(queue)
+
+    async def _release(self, held: Sequence[Lease], cause: str, *, charge: bool) -> list[UUID]:
+        while True:
             try:
-                released = await self._database.run(
+                return await self._database.run(
                     lambda c: leases.release(c, held, cause=cause, charge=charge), patience_seconds=0
                 )
             except OutlastError:
                 await asyncio.sleep(_RELEASE_PAUSE_SECONDS)
-                continue
-            for run_id in released:
-                log.warning("run.handed_back", run=response_id(run_id), cause=cause)
-            self._counters["runs_handed_back"] += len(released)
-            await self._claim_quietly()
-            for queue in self._settings.queues:  # this worker may be full, or have no child left
-                self._doorbell.ring(queue)
-            return
 
     # -- claiming ------------------------------------------------------------------------------------------------------
 
     @property
     def slots(self) -> int:
         """How many runs this worker takes at once."""
-        return 0 if self._draining else sum(executor.slots for executor in self._executors)
-
-    @property
-    def _free(self) -> dict[Executor, int]:
-        if self._draining:
-            return {}
-        free = {executor: executor.slots - len(held) for executor, held in self._executors.items()}
-        return {executor: count for executor, count in free.items() if count > 0}
+        return 0 if self._draining else self._held.slots
 
     async def ring(self) -> None:
         """There may be work: claim. Returns when a claim that began after this call has committed, whatever it took.
@@ -145,18 +127,29 @@ class Dispatcher:
                 await self._claim()
 
     async def _claim(self) -> None:
-        """Take what there is, up to the free slots, and start it."""
-        while free := sum(self._free.values()):
+        """Take what there is, up to the free slots, and start it; beyond them what another worker had begun."""
+        while not self._draining and (free := self._held.free):
             limit = min(free, _CLAIM_LIMIT)
             taken = await self._take(limit)
-            self._counters["runs_claimed"] += len(taken)
-            self._assign(taken)
-            if not taken or (len(taken) < limit and not self._limits):
+            if not taken or (taken < limit and not self._limits):
                 return
+        if not self._draining and not self._limits and self._is_time_to_look_for_begun():
+            while (spare := self._held.spare) and await self._take(min(spare, _CLAIM_LIMIT), begun=True):
+                pass
 
-    async def _take(self, limit: int) -> list[Lease]:
+    def _is_time_to_look_for_begun(self) -> bool:
+        """A full worker does so as often as somebody sweeps: each end of a run would be a second claim otherwise."""
+        now = time.monotonic()
+        due = now - self._looked_for_begun >= self._settings.sweep_seconds
+        if due:
+            self._looked_for_begun = now
+        return due
+
+    async def _take(self, limit: int, *, begun: bool = False) -> int:
+        """Claim so many at most, and start them. Returns how many it were."""
+        claimed_at = time.monotonic()
         try:
-            return await self._database.run(
+            taken = await self._database.run(
                 lambda c: claims.claim(
                     c,
                     queues=self._settings.queues,
@@ -164,30 +157,17 @@ class Dispatcher:
                     owner=self._owner,
                     lease_seconds=self._settings.lease_seconds,
                     running_limits=self._limits,
+                    begun=begun,
                 ),
                 patience_seconds=0,
             )
         except BaseException:
-            self._claim_unanswered = True  # it may have been committed
+            self._may_own_more = True  # it may have been committed
             raise
-
-    def _assign(self, taken: Sequence[Lease]) -> None:
-        """Each run to the executor with the most free slots. A child that died meanwhile is not among them."""
-        given: dict[Executor, list[Lease]] = {}
-        homeless: list[Lease] = []
-        for lease in taken:
-            free = self._free
-            if not free:
-                homeless.append(lease)
-                continue
-            executor = max(free, key=free.__getitem__)
-            self._held[lease] = executor
-            self._executors[executor].add(lease)
-            given.setdefault(executor, []).append(lease)
-        for executor, assigned in given.items():
-            executor.start(assigned)
-        if homeless:
-            self._background.start(self._hand_back(homeless, "worker_changed", charge=False))
+        self._counters["runs_claimed"] += len(taken)
+        if homeless := self._held.assign(taken, claimed_at, extra=begun):
+            self._background.start(self._hand_back(set(homeless), "worker_changed", charge=False))
+        return len(taken)
 
     async def _claim_quietly(self) -> None:
         try:
@@ -200,36 +180,39 @@ class Dispatcher:
     async def beat_once(self) -> None:
         """Renew what is held, stop what is lost or cancelled, say that this worker lives, look for work."""
         await self._renew()
-        await self._give_up_unknown()
+        await self._release_unknown()
         await self._report()
         await self.ring()
 
     async def _renew(self) -> None:
-        held = list(self._held)
+        held, began = self._held.leases, time.monotonic()
         if not held:
             return
         renewal = await self._database.run(
             lambda c: leases.renew(c, held, lease_seconds=self._settings.lease_seconds),
             patience_seconds=self._settings.beat_seconds,  # a restarted database has left dead connections behind
         )
+        for executor in self._held.executors:
+            executor.renewed(began)
         for lease in held:
-            executor = self._held.get(lease)
-            if executor is None:
-                continue
             if lease not in renewal.held:
-                executor.stop(lease, Stop.LOST)
+                self._held.stop(lease, Stop.LOST)
             elif lease in renewal.cancelled:
-                executor.stop(lease, Stop.CANCEL)
+                self._held.stop(lease, Stop.CANCEL)
 
-    async def _give_up_unknown(self) -> None:
-        """A claim whose answer was lost may have been committed: hand back what it took, which nobody here runs."""
-        if not self._claim_unanswered:
+    async def _release_unknown(self) -> None:
+        """Hand back what this worker owns and does not hold: of a claim whose answer was lost, and what it gave up."""
+        if not self._may_own_more:
             return
         async with self._claiming:
-            owned = await self._database.run(lambda c: leases.owned_by(c, self._owner), patience_seconds=0)
-            self._claim_unanswered = False
-        if unknown := [lease for lease in owned if lease not in self._held]:
-            self._background.start(self._hand_back(unknown, "claim_unanswered", charge=False))
+            self._may_own_more = False
+            try:
+                owned = await self._database.run(lambda c: leases.owned_by(c, self._owner), patience_seconds=0)
+            except BaseException:
+                self._may_own_more = True
+                raise
+        if unknown := set(owned) - set(self._held.leases) - self._returning:
+            self._background.start(self._hand_back(unknown, "worker_let_go", charge=False))
 
     async def _report(self) -> None:
         taken_back = {"runs_taken_back": self._sweep.taken_back}
@@ -239,7 +222,7 @@ class Dispatcher:
             pid=os.getpid(),
             version=self._version,
             queues=self._settings.queues,
-            children=len(self._executors),
+            children=len(self._held.executors),
             slots=self.slots,
             running=len(self._held),
             draining=self._draining,
@@ -266,35 +249,37 @@ class Dispatcher:
             group.create_task(self._sweep.run_forever())
 
     async def drain(self) -> None:
-        """Claim no more; let runs go on for a while, then have them handed back to the head of the queue."""
+        """Claim no more and ask agents to stop where they can go on; after a while have all that runs handed back."""
         self._draining = True
         if self._held:
-            log.info("worker.draining", runs=len(self._held))
-        await self._until_idle(self._settings.drain_seconds)
-        for lease, executor in list(self._held.items()):
-            executor.stop(lease, Stop.DRAIN)
-        await self._until_idle(self._settings.lease_seconds)
+            log.info("worker.draining", runs=len(self._held), seconds=self._settings.drain_seconds)
+            self._stop_all(Stop.DRAIN)
+            await self._until_idle_or_hurried()
+            self._stop_all(Stop.RELEASE)
+            await self._held.until_empty(self._settings.lease_seconds)
+
+    def hurry(self) -> None:
+        """Do not wait for agents any longer: hand back now."""
+        self._hurrying.set()
+
+    def _stop_all(self, why: Stop) -> None:
+        for lease in self._held.leases:
+            self._held.stop(lease, why)
+
+    async def _until_idle_or_hurried(self) -> None:
+        idle = asyncio.create_task(self._held.until_empty(self._settings.drain_seconds))
+        hurried = asyncio.create_task(self._hurrying.wait())
+        await asyncio.wait({idle, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (idle, hurried):
+            task.cancel()
 
     async def close(self) -> None:
         """After the executors have ended: hand back what none of them could, and be forgotten."""
         self._draining = True
-        if held := list(self._held):
-            self._held.clear()
-            await self._hand_back(held, "worker_drained", charge=False)
+        if held := self._held.clear():
+            self._background.start(self._hand_back(set(held), "worker_drained", charge=False))
         await self._background.wait(self._settings.lease_seconds)
         try:
             await self._database.run(lambda c: workers.forget(c, self._owner), patience_seconds=0)
         except OutlastError as error:
             log.warning("worker.not_forgotten", error=error.message)
-
-    async def _until_idle(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                while self._held:
-                    await self._changed.wait()
-        except TimeoutError:
-            return
-
-    def _tell_changed(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import structlog
 
 from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.errors import OutlastError, Unavailable
+from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.settings import Settings
 from outlast.shared.store import runs, schema
@@ -19,37 +22,81 @@ from .attempt import Attempt, Outcome, Stop
 from .background import Background
 from .executing import execute_as
 from .flusher import Flusher
+from .lease_clock import LeaseClock
 
 log = structlog.get_logger()
 
 Ended = Callable[[Lease, Outcome], None]
 
+_LOOKS_AT_THE_CLOCK = 20  # in the time in which no lease may be renewed before runs are suspended
+
+
+@dataclass(slots=True)
+class _Held:
+    """A lease that this process was given."""
+
+    claimed_at: float
+    """When its claim began, at the latest."""
+    known_at: float
+    """Since when this process knows of it: renewals that began later include it."""
+    attempt: Attempt | None = None
+    """None while the run is being read."""
+    stopped: Stop | None = None
+
+    def stop(self, why: Stop) -> None:
+        self.stopped = why
+        if self.attempt is not None:
+            self.attempt.stop(why)
+
 
 class Runtime:
     """Runs what it is told to. Claiming, and keeping the leases, is the dispatcher's."""
 
-    def __init__(self, database: Database, agents: Mapping[str, Adapter], settings: Settings, ended: Ended) -> None:
+    def __init__(
+        self,
+        database: Database,
+        agents: Mapping[str, Adapter],
+        settings: Settings,
+        ended: Ended,
+        clock: LeaseClock,
+    ) -> None:
         self._database = database
         self._agents = agents
         self._settings = settings
         self._ended = ended
+        self._clock = clock
         self._flusher = Flusher(database, settings)
         # By lease: a run that was lost may be claimed again here while its lost attempt is still ending.
-        self._attempts: dict[Lease, Attempt | None] = {}  # None: its run is being read
-        self._stopped_early: dict[Lease, Stop] = {}
+        self._held: dict[Lease, _Held] = {}
         self._background = Background()
 
-    def start(self, leases: Sequence[Lease]) -> None:
-        """Begin an attempt for each of these leases. ``ended`` is called once for every one, however it ends."""
-        self._attempts |= dict.fromkeys(leases)
+    def start(self, leases: Sequence[Lease], claimed_at: float) -> None:
+        """Begin an attempt for each of these leases. ``ended`` is called once for every one, however it ends.
+
+        ``claimed_at`` is when their claim began, in seconds of the monotonic clock, which all processes share.
+        """
+        known_at = time.monotonic()
+        for lease in leases:
+            self._held[lease] = _Held(claimed_at, known_at)
         self._background.start(self._start(leases))
 
     def stop(self, lease: Lease, why: Stop) -> None:
         """End this attempt; one that has ended already is not worth a word."""
-        if attempt := self._attempts.get(lease):
-            attempt.stop(why)
-        elif lease in self._attempts:
-            self._stopped_early[lease] = why
+        if held := self._held.get(lease):
+            held.stop(why)
+
+    def suspend_uncertain(self) -> None:
+        """End the attempts whose lease has not been renewed for too long: another worker may soon have their runs.
+
+        The lease itself ends later, so that by then nothing of the run is executed here. If it was not taken over,
+        the parent hands the run back when it can, and it goes on.
+        """
+        now, renewed_at = time.monotonic(), self._clock.renewed_at
+        for lease, held in self._held.items():
+            certain_from = max(held.claimed_at, renewed_at) if renewed_at > held.known_at else held.claimed_at
+            if now - certain_from > self._settings.self_fence and held.stopped is not Stop.LOST:
+                log.warning("run.suspended", run=response_id(lease.run_id), attempt=lease.attempt)
+                held.stop(Stop.LOST)
 
     async def _start(self, leases: Sequence[Lease]) -> None:
         found: list[Run] = []
@@ -61,10 +108,11 @@ class Runtime:
         except Exception:  # their slots must not stay taken, and their leases not be renewed for ever
             log.exception("runs.not_read", runs=len(leases))
         for run in found:
-            attempt = Attempt(run, self._agents, self._database, self._flusher, self._settings.max_attempts)
-            self._attempts[attempt.lease] = attempt
-            if why := self._stopped_early.pop(attempt.lease, None):
-                attempt.stop(why)
+            attempt = Attempt(run, self._agents, self._database, self._flusher, self._settings)
+            held = self._held[attempt.lease]
+            held.attempt = attempt
+            if held.stopped is not None:
+                attempt.stop(held.stopped)
             self._background.start(self._attempt(attempt))
         for lease in set(leases) - {Lease(run.run_id, run.attempt) for run in found}:
             self._end(lease, Outcome())
@@ -75,30 +123,37 @@ class Runtime:
         try:
             outcome = await attempt.run()
         except Unavailable:
-            log.warning("attempt.abandoned", reason="the database is away; the lease will end")
-        except Exception:  # the lease will end, and another attempt be made
+            log.warning("attempt.abandoned", reason="the database is away; the run goes on when it is back")
+        except Exception:  # another attempt is made
             log.exception("attempt.abandoned")
         finally:
             self._end(attempt.lease, outcome)
 
     def _end(self, lease: Lease, outcome: Outcome) -> None:
-        del self._attempts[lease]
-        self._stopped_early.pop(lease, None)
+        del self._held[lease]
         self._ended(lease, outcome)
+
+    async def _watch_forever(self) -> None:
+        while True:
+            self.suspend_uncertain()
+            await asyncio.sleep(self._settings.self_fence / _LOOKS_AT_THE_CLOCK)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Runtime]:
-        flushing = asyncio.create_task(self._flusher.run_forever())
+        loops = [asyncio.create_task(self._flusher.run_forever()), asyncio.create_task(self._watch_forever())]
         try:
             yield self
         finally:
             await self._background.cancel()
-            flushing.cancel()
-            await asyncio.wait({flushing})
+            for loop in loops:
+                loop.cancel()
+            await asyncio.wait(loops)
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, agents: Mapping[str, Adapter], ended: Ended) -> AsyncGenerator[Runtime]:
+async def open_runtime(
+    settings: Settings, agents: Mapping[str, Adapter], ended: Ended, clock: LeaseClock
+) -> AsyncGenerator[Runtime]:
     """A runtime on the database that the settings name. What still runs at the end is given up as it is."""
     database = Database(
         fixed(settings.required_database_url()),
@@ -108,5 +163,5 @@ async def open_runtime(settings: Settings, agents: Mapping[str, Adapter], ended:
     )
     async with database.pooled(max_connections=settings.worker_connections):
         await database.run(schema.check, patience_seconds=30)
-        async with Runtime(database, agents, settings, ended).running() as runtime:
+        async with Runtime(database, agents, settings, ended, clock).running() as runtime:
             yield runtime

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from outlast.agent import Context, Request
 from outlast.shared.connections import Database
@@ -13,6 +13,10 @@ from .flusher import RunLog
 from .output import Output
 from .output.items import Item, Path
 from .output.replay import Past
+
+
+class Drained(Exception):
+    """The agent has stopped where another attempt can go on, as it was asked to."""
 
 
 class Stage:
@@ -26,13 +30,27 @@ class Stage:
         self.context = _context(run)
         self.checkpoint_id: str | None = None
         """The agent's latest checkpoint; it is kept with the run when it ends."""
+        self.draining = False
+        """The worker is about to stop: an agent that can stop where it will go on does so, and raises Drained."""
         self._log = run_log
         self._past = past
+        self._on_drain: Callable[[], None] = lambda: None
 
     @property
     def surviving(self) -> Sequence[Item]:
         """What earlier attempts said that still counts."""
         return [item for item in self._past.items if item.surviving]
+
+    def drain(self) -> None:
+        """Ask the agent to stop where it can go on."""
+        self.draining = True
+        self._on_drain()
+
+    def when_draining(self, stop: Callable[[], None]) -> None:
+        """Call this when the worker is about to stop; at once if it is already."""
+        self._on_drain = stop
+        if self.draining:
+            stop()
 
     async def emit(self, emission: object, path: Path = ()) -> None:
         """Say something; waits while too much is not stored yet. Raises EmissionError and LeaseLost."""

@@ -36,12 +36,14 @@ h AS (
     UPDATE run_heads SET attempt = r.attempt FROM r WHERE run_heads.run_id = r.id RETURNING run_heads.run_id)
 SELECT r.id, r.attempt FROM r JOIN h ON h.run_id = r.id ORDER BY r.priority, r.turn, r.created_at, r.id
 """
-_CLAIM = f"""
+_CLAIM = """
 WITH c AS MATERIALIZED (
-    SELECT id FROM runs WHERE queue = %(queue)s AND status = 'queued' AND ready
+    SELECT id FROM runs WHERE queue = %(queue)s AND status = 'queued' AND ready {which}
     ORDER BY queue, priority, turn, created_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED),
-{_TAKE}
+{take}
 """
+_CLAIM_ANY = _CLAIM.format(which="", take=_TAKE)
+_CLAIM_BEGUN = _CLAIM.format(which="AND attempt > 0", take=_TAKE)
 # Under limits the head of the queue may be what nobody may take, however long it is. So the queue is read by principal
 # and agent: for each pair that has something ready its first runs, as many as both limits leave room for.
 _CLAIM_WITHIN_LIMITS = f"""
@@ -90,13 +92,15 @@ async def claim(
     owner: str,
     lease_seconds: float,
     running_limits: RunningLimits = _NO_LIMITS,
+    begun: bool = False,
 ) -> list[Lease]:
     """Take the best ready runs of these queues, the first queue's first.
 
     Fewer than ``limit``: there are no more now. Under running limits there may be more until it takes none.
+    ``begun``: only runs that have had an attempt, whatever the limits are.
     """
     taken: list[Lease] = []
-    claim_from = _claim_within if running_limits else _claim
+    claim_from = _claim_begun if begun else _claim_within if running_limits else _claim_any
     for queue in queues:  # one index range each: a list of queues in one statement could not be read in order
         if len(taken) < limit:
             values: dict[str, Any] = {
@@ -111,8 +115,13 @@ async def claim(
     return taken
 
 
-async def _claim(connection: Connection, values: dict[str, Any]) -> list[Lease]:
-    cursor = await connection.execute(_CLAIM, values, prepare=True)
+async def _claim_any(connection: Connection, values: dict[str, Any]) -> list[Lease]:
+    cursor = await connection.execute(_CLAIM_ANY, values, prepare=True)
+    return [Lease(*row) for row in await cursor.fetchall()]
+
+
+async def _claim_begun(connection: Connection, values: dict[str, Any]) -> list[Lease]:
+    cursor = await connection.execute(_CLAIM_BEGUN, values, prepare=True)
     return [Lease(*row) for row in await cursor.fetchall()]
 
 

@@ -18,23 +18,28 @@ class Renewal:
     cancelled: frozenset[Lease]
 
 
+_RENEW_LOCK_TIMEOUT = "300ms"
+_RENEW = """
+WITH mine AS MATERIALIZED (
+    SELECT l.run_id FROM run_leases l
+    JOIN unnest(%b::uuid[], %b::int[]) AS m(run_id, attempt) ON m.run_id = l.run_id AND m.attempt = l.attempt
+    ORDER BY l.run_id FOR NO KEY UPDATE OF l),
+renewed AS (
+    UPDATE run_leases SET lease_until = now() + make_interval(secs => %s)
+    WHERE run_id = ANY(ARRAY(SELECT run_id FROM mine)) RETURNING run_id, attempt)
+SELECT r.id, renewed.attempt, r.cancel_requested_at IS NOT NULL FROM renewed JOIN runs r ON r.id = renewed.run_id
+"""
+
+
 async def renew(connection: Connection, leases: Sequence[Lease], *, lease_seconds: float) -> Renewal:
-    """Renew these leases in one statement. Guarded by the attempt, not by time: the late, not replaced, go on."""
-    cursor = await connection.execute(
-        """
-        WITH mine AS MATERIALIZED (
-            SELECT l.run_id FROM run_leases l
-            JOIN unnest(%b::uuid[], %b::int[]) AS m(run_id, attempt) ON m.run_id = l.run_id AND m.attempt = l.attempt
-            ORDER BY l.run_id FOR NO KEY UPDATE OF l),
-        renewed AS (
-            UPDATE run_leases SET lease_until = now() + make_interval(secs => %s)
-            WHERE run_id = ANY(ARRAY(SELECT run_id FROM mine)) RETURNING run_id, attempt)
-        SELECT r.id, renewed.attempt, r.cancel_requested_at IS NOT NULL
-        FROM renewed JOIN runs r ON r.id = renewed.run_id
-        """,
-        ([lease.run_id for lease in leases], [lease.attempt for lease in leases], lease_seconds),
-        prepare=True,
-    )
+    """Renew these leases in one statement. Guarded by the attempt, not by time: the late, not replaced, go on.
+
+    It waits for checkpoints that are being written, but not for long: one that hangs must not end all other leases.
+    """
+    values = ([lease.run_id for lease in leases], [lease.attempt for lease in leases], lease_seconds)
+    async with connection.pipeline():  # one Sync: one transaction, which the setting ends with
+        await connection.execute("SELECT set_config('lock_timeout', %s, true)", (_RENEW_LOCK_TIMEOUT,), prepare=True)
+        cursor = await connection.execute(_RENEW, values, prepare=True)
     rows = [(Lease(run_id, attempt), cancel) for run_id, attempt, cancel in await cursor.fetchall()]
     return Renewal(frozenset(lease for lease, _ in rows), frozenset(lease for lease, cancel in rows if cancel))
 
@@ -45,14 +50,14 @@ r AS MATERIALIZED (
     SELECT runs.id FROM runs JOIN d ON d.run_id = runs.id AND d.attempt = runs.attempt
     WHERE runs.status = 'in_progress' ORDER BY runs.id FOR NO KEY UPDATE OF runs {skip}),
 l AS (
-    DELETE FROM run_leases USING d WHERE run_leases.run_id = d.run_id AND run_leases.attempt = d.attempt {still}
+    DELETE FROM run_leases USING d WHERE run_leases.run_id = d.run_id AND run_leases.attempt = d.attempt
     AND run_leases.run_id = ANY(ARRAY(SELECT id FROM r)) RETURNING run_leases.run_id)
 UPDATE runs SET status = 'queued', ready = true, charged_attempts = charged_attempts + %(charge)s::int,
        last_cause = CASE WHEN %(charge)s::int = 1 OR charged_attempts = 0 THEN %(cause)s ELSE last_cause END
 WHERE id = ANY(ARRAY(SELECT run_id FROM l)) RETURNING id
 """
 _RELEASE = "WITH d AS (SELECT * FROM unnest(%(run_ids)b::uuid[], %(attempts)b::int[]) AS d(run_id, attempt))," + (
-    REQUEUE.format(skip="", still="")
+    REQUEUE.format(skip="")
 )
 
 

@@ -8,9 +8,11 @@ from outlast.shared.connections import Connection
 
 from .leases import REQUEUE
 
-_TAKE_BACK = "WITH d AS MATERIALIZED (SELECT run_id, attempt FROM run_leases WHERE lease_until < now())," + (
-    REQUEUE.format(skip="SKIP LOCKED", still="AND run_leases.lease_until < now()")
-)
+# Out of the usual order (leases before runs), which is safe since it waits for nobody: what hangs, hangs alone.
+_TAKE_BACK = """
+WITH d AS MATERIALIZED (
+    SELECT run_id, attempt FROM run_leases WHERE lease_until < now() ORDER BY run_id FOR UPDATE SKIP LOCKED),
+""" + REQUEUE.format(skip="SKIP LOCKED")
 # The threads with waiting runs, one index probe each, and of each the run that waits longest.
 _PROMOTE = """
 WITH RECURSIVE waiting AS (

@@ -21,6 +21,7 @@ from outlast.shared.settings import Settings
 from outlast.worker.agents.loading import loaded
 from outlast.worker.attempt import Outcome, Stop
 from outlast.worker.executing import mark_steps
+from outlast.worker.lease_clock import LeaseClock
 from outlast.worker.runtime import open_runtime
 
 from .channel import Channel, leases_from_wire, leases_to_wire
@@ -29,8 +30,12 @@ _PR_SET_PDEATHSIG = 1
 _EXIT_WITHOUT_PARENT = 70
 
 
-def main(end: socket.socket, settings: Settings, marks: Any) -> None:
-    """Serve until the parent says stop, or is gone. ``marks`` is memory in which it says whose code is executing."""
+def main(end: socket.socket, settings: Settings, marks: Any, clock: Any) -> None:
+    """Serve until the parent says stop, or is gone.
+
+    Two pieces of memory are shared with it: in ``marks`` the child says whose code is executing, in ``clock`` the
+    parent says when it renewed the leases.
+    """
     _die_with_parent()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         # A handler, not SIG_IGN, which the agents' own subprocesses would inherit. The parent decides when this ends.
@@ -38,14 +43,14 @@ def main(end: socket.socket, settings: Settings, marks: Any) -> None:
     logs.configure(settings, part="worker")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         mark_steps(runner.get_loop(), marks)
-        runner.run(_serve(end, settings))
+        runner.run(_serve(end, settings, LeaseClock(clock)))
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
     return
 
 
-async def _serve(end: socket.socket, settings: Settings) -> None:
+async def _serve(end: socket.socket, settings: Settings, clock: LeaseClock) -> None:
     channel = await Channel.over(end)
 
     def ended(lease: Lease, outcome: Outcome) -> None:
@@ -53,13 +58,13 @@ async def _serve(end: socket.socket, settings: Settings) -> None:
         channel.send("ended", leases=leases_to_wire([lease]), status=status, events=outcome.events)
 
     try:
-        async with loaded(settings.agents) as agents, open_runtime(settings, agents, ended) as runtime:
+        async with loaded(settings.agents) as agents, open_runtime(settings, agents, ended, clock) as runtime:
             channel.send("ready")
             async for message in channel.messages():
                 leases = leases_from_wire(message.get("leases", ()))
                 match message["kind"]:
                     case "start":
-                        runtime.start(leases)
+                        runtime.start(leases, message["claimed_at"])
                     case "stop":
                         runtime.stop(leases[0], Stop(message["why"]))
                     case _:  # exit

@@ -21,6 +21,7 @@ from outlast.shared.settings import Settings, SettingsError
 from outlast.worker.attempt import Outcome, Stop
 from outlast.worker.dispatcher import Dispatcher
 from outlast.worker.executing import MARK_BYTES, executing
+from outlast.worker.lease_clock import LeaseClock
 
 from . import child
 from .channel import Channel, leases_from_wire, leases_to_wire
@@ -38,9 +39,10 @@ _EXIT_SECONDS = 3.0
 class Child:
     """One process. As an executor it takes runs while it lives."""
 
-    def __init__(self, process: ForkServerProcess, channel: Channel, slots: int, marks: Any) -> None:
+    def __init__(self, process: ForkServerProcess, channel: Channel, slots: int, marks: Any, clock: LeaseClock) -> None:
         self._process = process
         self._marks = marks
+        self._clock = clock
         self._channel = channel
         self._slots = slots
         self._exit_code: int | None = None
@@ -49,15 +51,15 @@ class Child:
 
     @classmethod
     async def start_process(cls, settings: Settings) -> Child:
-        marks = _context.RawArray("B", MARK_BYTES)
+        marks, clock = _context.RawArray("B", MARK_BYTES), _context.RawValue("d")
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = await asyncio.to_thread(_start, theirs, settings, marks)
+                process = await asyncio.to_thread(_start, theirs, settings, marks, clock)
             except BaseException:
                 ours.close()
                 raise
-        return cls(process, await Channel.over(ours), settings.concurrency, marks)
+        return cls(process, await Channel.over(ours), settings.concurrency, marks, LeaseClock(clock))
 
     @property
     def pid(self) -> int | None:
@@ -72,11 +74,14 @@ class Child:
         """Whose code it is in the middle of, or was when it died."""
         return executing(self._marks)
 
-    def start(self, leases: Sequence[Lease]) -> None:
-        self._channel.send("start", leases=leases_to_wire(leases))
+    def start(self, leases: Sequence[Lease], claimed_at: float) -> None:
+        self._channel.send("start", leases=leases_to_wire(leases), claimed_at=claimed_at)
 
     def stop(self, lease: Lease, why: Stop) -> None:
         self._channel.send("stop", leases=leases_to_wire([lease]), why=why.value)
+
+    def renewed(self, began: float) -> None:
+        self._clock.renewed(began)
 
     def tell_exit(self) -> None:
         self._channel.send("exit")
@@ -206,10 +211,12 @@ def _cause(code: int | None) -> str:
     return f"child_exited_{code}"
 
 
-def _start(end: socket.socket, settings: Settings, marks: Any) -> ForkServerProcess:
+def _start(end: socket.socket, settings: Settings, marks: Any, clock: Any) -> ForkServerProcess:
     """Fork a child. multiprocessing would run this process's script, and load Celery, in it: the script is hidden."""
     _context.set_forkserver_preload([f"{__package__}.preload", *settings.preload])
-    process = _context.Process(target=child.main, args=(end, settings, marks), name="outlast child", daemon=False)
+    process = _context.Process(
+        target=child.main, args=(end, settings, marks, clock), name="outlast child", daemon=False
+    )
     script = sys.modules["__main__"]
     with _starting:
         spec, script.__spec__ = script.__spec__, None

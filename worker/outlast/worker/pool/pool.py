@@ -121,6 +121,11 @@ class RunPool(BasePool):
         future.add_done_callback(rung)
         return future
 
+    def drain(self) -> None:
+        """Take no more runs, and let go of those that are here; asked again, at once."""
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._dispatcher.hurry if self._stop.is_set() else self._stop.set)
+
     def on_stop(self) -> None:
         """Drain, hand back what is left, and end the children."""
         if self._loop is not None and self._stop is not None and self._thread.is_alive():

@@ -20,7 +20,7 @@ from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.store import runs, threads
 from outlast.shared.wire import from_json
 from outlast.worker.output.items import Item, Path
-from outlast.worker.stage import Stage
+from outlast.worker.stage import Drained, Stage
 
 from .asked import Asked
 from .callbacks import Callbacks
@@ -69,6 +69,7 @@ class Performance:
         self.saver = FencedSaver(stage.database, _lease(stage.run), stage.lost)
         self._graph = graph.copy(update={"checkpointer": self.saver})
         self._control = RunControl()
+        self._called_client = False
         said = [item.origin.key for item in stage.surviving if item.origin.key]
         self._callbacks = Callbacks(self, said)
         self._asked = Asked(stage.request, self._callbacks.inside_tool)
@@ -92,14 +93,15 @@ class Performance:
             "outlast_request": self._stage.request,
             "outlast_context": self._stage.context,
         }
+        self._stage.when_draining(lambda: self._control.request_drain("worker_drained"))
         with self._asked.applied():
             steps = self._graph.astream(given, config, stream_mode="updates", durability="sync", control=self._control)
             try:
                 async for update in steps:
                     await self._see(update)
-            except GraphDrained:  # we asked for it: the client has to answer first
-                if not self._control.drain_requested:
-                    raise
+            except GraphDrained:
+                if not self._called_client:  # else the run is at its end: the client has to answer first
+                    raise Drained from None
 
     async def _see(self, update: dict[str, Any]) -> None:
         if "__interrupt__" in update:
@@ -184,6 +186,7 @@ class Performance:
     def called(self, by_client: bool) -> None:
         self._asked.called()
         if by_client:
+            self._called_client = True
             self._control.request_drain("client_call")  # the step is kept; the next one would look for the tool here
 
 

@@ -1,0 +1,138 @@
+"""Which executor of a worker has which attempt, and which has room for more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from outlast.shared.domain.runs import Lease
+
+from .attempt import Stop
+
+
+class Executor(Protocol):
+    """What runs attempts: a child process, or, in tests, this one. It reports each end to `Dispatcher.ended`."""
+
+    @property
+    def slots(self) -> int:
+        """How many runs it takes at once; 0 while it takes none."""
+        ...
+
+    def start(self, leases: Sequence[Lease], claimed_at: float) -> None:
+        """``claimed_at``: when their claim began, by the monotonic clock."""
+        ...
+
+    def stop(self, lease: Lease, why: Stop) -> None: ...
+
+    def renewed(self, began: float) -> None:
+        """All of its leases were renewed, by a renewal that began then."""
+        ...
+
+
+class Holdings:
+    def __init__(self) -> None:
+        self._of: dict[Executor, set[Lease]] = {}
+        self._executor: dict[Lease, Executor] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def executors(self) -> Sequence[Executor]:
+        return list(self._of)
+
+    @property
+    def leases(self) -> list[Lease]:
+        return list(self._executor)
+
+    def __len__(self) -> int:
+        return len(self._executor)
+
+    def __contains__(self, lease: object) -> bool:
+        return lease in self._executor
+
+    def add(self, executor: Executor) -> None:
+        self._of[executor] = set()
+
+    def remove(self, executor: Executor) -> set[Lease]:
+        """Returns what it had."""
+        leases = self._of.pop(executor, set())
+        for lease in leases:
+            del self._executor[lease]
+        self._tell_changed()
+        return leases
+
+    def end(self, lease: Lease) -> bool:
+        """Its slot is free. False: nobody had it."""
+        executor = self._executor.pop(lease, None)
+        if executor is None:
+            return False
+        self._of[executor].discard(lease)
+        self._tell_changed()
+        return True
+
+    def clear(self) -> list[Lease]:
+        """Returns what there was."""
+        leases = self.leases
+        for lease in leases:
+            self.end(lease)
+        return leases
+
+    def stop(self, lease: Lease, why: Stop) -> None:
+        if executor := self._executor.get(lease):
+            executor.stop(lease, why)
+
+    # -- room ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def slots(self) -> int:
+        """How many runs all of them take at once."""
+        return sum(executor.slots for executor in self._of)
+
+    @property
+    def free(self) -> int:
+        """How many more runs they can take."""
+        return sum(max(room, 0) for room in self._room(extra=False).values())
+
+    @property
+    def spare(self) -> int:
+        """How many more they can take if every one is over-committed by half: for runs whose worker was lost."""
+        return sum(max(room, 0) for room in self._room(extra=True).values())
+
+    def assign(self, leases: Sequence[Lease], claimed_at: float, *, extra: bool = False) -> list[Lease]:
+        """Start each run where the most room is. Returns those for which there is none: an executor died meanwhile."""
+        given: dict[Executor, list[Lease]] = {}
+        room = self._room(extra=extra)
+        homeless: list[Lease] = []
+        for lease in leases:
+            executor = max(room, key=room.__getitem__, default=None)
+            if executor is None or room[executor] <= 0:
+                homeless.append(lease)
+                continue
+            room[executor] -= 1
+            self._executor[lease] = executor
+            self._of[executor].add(lease)
+            given.setdefault(executor, []).append(lease)
+        for executor, assigned in given.items():
+            executor.start(assigned, claimed_at)
+        return homeless
+
+    def _room(self, *, extra: bool) -> dict[Executor, int]:
+        return {
+            executor: executor.slots + (executor.slots // 2 if extra else 0) - len(held)
+            for executor, held in self._of.items()
+        }
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    async def until_empty(self, seconds: float) -> None:
+        """Until nothing is held, or so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._executor:
+                    await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
