@@ -13,6 +13,8 @@ from hypothesis import given, settings, strategies as st
 from outlast.agent import Approval, ClientCall, Reasoning, State, Text, ToolCall, ToolResult, Usage
 from outlast.api.submissions import first_events
 from outlast.shared.domain.runs import Run, ToolItems
+from outlast.shared.wire import event_from
+from outlast.worker.output.replay import replay
 from tests.support.runs import a_submission
 from tests.support.streams import a_run, attempt, check_stream, stream_of
 
@@ -151,3 +153,15 @@ def test_a_log_cut_at_every_event_is_gone_on_with(tool_items: ToolItems) -> None
         log = whole[:cut]
         events = check_stream(log + take_over(run, 2, log, EVERYTHING, end=True))
         assert anonymous(events[-1]["response"]) == uninterrupted
+
+
+def test_an_item_of_the_past_knows_the_number_of_the_event_that_ended_it() -> None:
+    submission = a_submission()
+    log = first_events(submission).data.split("\n")
+    log += attempt(a_run(submission), [Reasoning("hm"), ToolCall("t", {}, "c"), "text"], end=None)
+    before_the_text_ends = log[: 1 + max(n for n, line in enumerate(log) if "response.output_text.delta" in line)]
+
+    numbers = [item.done_seq for item in replay(map(event_from, before_the_text_ends)).items]
+
+    ended = {e["output_index"]: e["sequence_number"] for e in map(json.loads, log) if e["type"].endswith("item.done")}
+    assert numbers == [ended[0], None, None]

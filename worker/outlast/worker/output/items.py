@@ -43,6 +43,8 @@ class Item:
     told: set[str] = field(default_factory=set[str])
     """Types of the events that an earlier attempt wrote about what is inside it."""
     origin: Origin = Origin()
+    done_seq: int | None = None
+    """Number of the event that ended it, when an earlier attempt wrote that event."""
 
     @property
     def id(self) -> str:

@@ -38,6 +38,7 @@ def _apply(past: Past, event: Event) -> None:
         case "response.output_item.done":
             item = _item(past, event)
             item.data, item.open, item.origin = fields["item"], False, _origin(event)
+            item.done_seq = event.sequence_number
         case "response.content_part.added":
             _item(past, event).data["content"] = [fields["part"]]
         case "response.output_text.delta" | "response.reasoning_summary_text.delta":
