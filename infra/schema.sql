@@ -55,6 +55,12 @@ CREATE TABLE run_leases (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
 
+CREATE TABLE run_saves (
+    run_id uuid NOT NULL,
+    kept_seq integer NOT NULL,
+    saved text NOT NULL
+);
+
 CREATE TABLE runs (
     id uuid NOT NULL,
     principal text NOT NULL,
@@ -146,6 +152,9 @@ ALTER TABLE ONLY run_heads
 ALTER TABLE ONLY run_leases
     ADD CONSTRAINT run_leases_pkey PRIMARY KEY (run_id);
 
+ALTER TABLE ONLY run_saves
+    ADD CONSTRAINT run_saves_pkey PRIMARY KEY (run_id);
+
 ALTER TABLE ONLY runs
     ADD CONSTRAINT runs_pkey PRIMARY KEY (id);
 
@@ -164,6 +173,8 @@ ALTER TABLE ONLY workers
 CREATE UNIQUE INDEX one_active_run_per_thread ON runs USING btree (thread_id) WHERE ((status = 'in_progress'::text) OR ((status = 'queued'::text) AND ready));
 
 CREATE INDEX runs_backlog ON runs USING btree (queue, principal, turn) WHERE (status = 'queued'::text);
+
+CREATE INDEX runs_begun ON runs USING btree (queue, priority, turn, created_at) WHERE ((status = 'queued'::text) AND ready AND (attempt > 0));
 
 CREATE INDEX runs_claim ON runs USING btree (queue, priority, turn, created_at) WHERE ((status = 'queued'::text) AND ready);
 
@@ -185,6 +196,9 @@ ALTER TABLE ONLY run_heads
 
 ALTER TABLE ONLY run_leases
     ADD CONSTRAINT run_leases_run_id_fkey FOREIGN KEY (run_id) REFERENCES runs(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY run_saves
+    ADD CONSTRAINT run_saves_run_id_fkey FOREIGN KEY (run_id) REFERENCES runs(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY runs
     ADD CONSTRAINT runs_thread_id_fkey FOREIGN KEY (thread_id) REFERENCES threads(id);

@@ -14,13 +14,15 @@ A plain ``str`` is the same as ``Text(str)``. The vocabulary is closed: yielding
 fails the run with a message that names the type.
 
 A run may be executed more than once (its worker died, a deploy drained it): ``context.attempt``
-counts from 1, and what earlier attempts streamed is marked superseded for the client. Side effects
-outside Outlast therefore happen at least once.
+counts from 1, and what earlier attempts streamed is marked superseded for the client, but for what
+they had said before a ``context.save()``. Side effects outside Outlast therefore happen at least
+once; ``context.idempotency_key()`` lets whoever is asked twice notice it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -40,6 +42,7 @@ __all__ = [
     "ToolCall",
     "ToolResult",
     "Usage",
+    "idempotency_key",
 ]
 
 
@@ -173,6 +176,9 @@ class Request:
         return ""
 
 
+Save = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Where and as whose the agent runs."""
@@ -189,6 +195,41 @@ class Context:
     """1 for the first try."""
     deadline: datetime | None
     """When the run will be ended, over all its attempts."""
+    saved: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What this attempt and earlier ones have saved, by name."""
+    save_values: Save | None = field(default=None, repr=False, compare=False)
+
+    async def save(self, **values: Any) -> None:
+        """Keep values for the next attempt, should this one be lost; those of the same name are replaced.
+
+        What has been yielded before is stored with them and stays part of the answer, so the next attempt goes on from
+        there: it finds the values in ``saved``. A message that is being written ends here; of a tool call without its
+        result nothing is kept. For function agents: a graph has its checkpoints.
+
+        The values are JSON, 256 KiB of it altogether; AgentError says what is wrong with others.
+        """
+        if self.save_values is None:
+            raise RuntimeError("Only function agents can save: a graph has its checkpoints")
+        await self.save_values(values)
+
+    def idempotency_key(self, call_id: str) -> str:
+        """The same for a call in every attempt of this run, and for no other: for services that take such a key."""
+        return f"{self.response_id}:{call_id}"
+
+
+current_idempotency_key: ContextVar[str | None] = ContextVar("current_idempotency_key", default=None)
+"""Set by the adapters."""
+
+
+def idempotency_key() -> str:
+    """That of the tool call which is being carried out: for tools of graphs, which have no `Context` at hand.
+
+    Raises LookupError outside a tool.
+    """
+    key = current_idempotency_key.get()
+    if key is None:
+        raise LookupError("No tool call is being carried out here")
+    return key
 
 
 class Agent(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
 from outlast.worker.attempt import Outcome
+from outlast.worker.lease_clock import LeaseClock
 from outlast.worker.runtime import open_runtime
 from tests.support.log import check_log, stored_lines
 from tests.support.runs import claimed_one, submitted, take_first_attempts_over
@@ -151,9 +153,13 @@ async def test_what_cannot_be_read_is_given_up_and_frees_its_slot(settings: Sett
     run = await claimed_one(database)
     lease = Lease(run.run_id, run.attempt)
     given_up: list[tuple[Lease, Outcome]] = []
-    async with open_runtime(settings, {}, lambda lease, outcome: given_up.append((lease, outcome))) as runtime:
+
+    def give_up(lease: Lease, outcome: Outcome) -> None:
+        given_up.append((lease, outcome))
+
+    async with open_runtime(settings, {}, give_up, LeaseClock()) as runtime:
         await database.run(lambda c: c.execute("ALTER TABLE threads RENAME TO elsewhere"))
-        runtime.start([lease])
+        runtime.start([lease], time.monotonic())
 
         async def ended() -> bool:
             return bool(given_up)

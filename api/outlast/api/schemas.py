@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlast.shared.domain.errors import Invalid
-from outlast.shared.domain.runs import ToolItems
+from outlast.shared.domain.runs import Durability, ToolItems
 
 Role = Literal["user", "assistant", "system", "developer"]
 # What an item of each type must have. Items of ours that come back are taken as they are.
@@ -107,6 +107,9 @@ class CreateResponse(_Open):
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     tool_items: Annotated[ToolItems, Field(strict=False)] | None = Field(
         default=None, description="How tools that the server runs are shown."
+    )
+    durability: Annotated[Durability, Field(strict=False)] | None = Field(
+        default=None, description="When a graph's checkpoints are written."
     )
     parallel_tool_calls: bool | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)

@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from .domain.errors import OutlastError
+from .domain.runs import Durability
 
 CONFIG_FILE = "outlast.toml"
 
@@ -77,6 +78,9 @@ class Settings(BaseSettings):
     """Runs of one principal that run at once on all workers together; the others wait in the queue."""
     max_running_per_agent: Annotated[dict[str, int], NoDecode] = Field(default_factory=dict[str, int])
     """The same by agent: one number for each agent (kept as ``*``), or name=number."""
+
+    durability: Annotated[dict[str, Durability], NoDecode] = Field(default_factory=lambda: {"*": Durability.SYNC})
+    """When graphs write their checkpoints: one word for all agents (kept as ``*``), or name=word."""
 
     children: int | None = Field(default=None, gt=0, le=256)
     """Processes of one worker that run agents; unset: one for each core."""
@@ -142,15 +146,15 @@ class Settings(BaseSettings):
     def _parse_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("max_running_per_agent", mode="before")
+    @field_validator("max_running_per_agent", "durability", mode="before")
     @classmethod
-    def _parse_limits(cls, value: Any) -> Any:
+    def _parse_by_agent(cls, value: Any) -> Any:
         if isinstance(value, int):
             return {"*": value}
         if not isinstance(value, str):
             return value
         pairs = [entry.rpartition("=") for entry in value.split(",") if entry.strip()]
-        return {name.strip() or "*": limit.strip() for name, _, limit in pairs}
+        return {name.strip() or "*": given.strip() for name, _, given in pairs}
 
     @field_validator("max_running_per_agent")
     @classmethod
@@ -189,6 +193,9 @@ class Settings(BaseSettings):
     @property
     def worker_children(self) -> int:
         return self.children or _cores()
+
+    def durability_of(self, agent: str) -> Durability:
+        return self.durability.get(agent) or self.durability.get("*", Durability.SYNC)
 
     @property
     def default_agent(self) -> str | None:

@@ -99,7 +99,7 @@ class Attempt:
                 past = await self._past()
                 output = Output(self._run, self._new_id, time.time, past)
                 await self._log.append(output.begin(await self._surviving(past)))
-                self._stage = Stage(self._run, output, self._log, self._database, past)
+                self._stage = Stage(self._run, output, self._log, self._database, past, self._settings)
                 await self._drive_and_finish(self._stage)
             except LeaseLost:
                 log.warning("lease.lost")

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from outlast.agent import Context, Request
 from outlast.shared.connections import Database
+from outlast.shared.domain.errors import LeaseLost
 from outlast.shared.domain.ids import response_id
-from outlast.shared.domain.runs import Run
+from outlast.shared.domain.runs import Durability, Run
+from outlast.shared.settings import Settings
+from outlast.shared.store import saves
 
 from .flusher import RunLog
 from .output import Output
 from .output.items import Item, Path
 from .output.replay import Past
+
+# What an attempt keeps for the next is worth waiting for: until somebody else holds the lease nobody else can go on.
+KEEP_PATIENCE_SECONDS = 3600.0
 
 
 class Drained(Exception):
@@ -22,14 +30,20 @@ class Drained(Exception):
 class Stage:
     """One attempt, as an adapter sees it."""
 
-    def __init__(self, run: Run, output: Output, run_log: RunLog, database: Database, past: Past) -> None:
+    def __init__(
+        self, run: Run, output: Output, run_log: RunLog, database: Database, past: Past, settings: Settings
+    ) -> None:
         self.run = run
         self.output = output
         self.database = database
         self.request = _request(run)
-        self.context = _context(run)
+        self.saved: dict[str, Any] = {}
+        """What this run has saved; the agent sees it grow."""
+        self.context = _context(run, self.saved)
         self.checkpoint_id: str | None = None
         """The agent's latest checkpoint; it is kept with the run when it ends."""
+        asked = run.request.get("durability")
+        self.durability = Durability(asked) if asked else settings.durability_of(run.agent)
         self.draining = False
         """The worker is about to stop: an agent that can stop where it will go on does so, and raises Drained."""
         self._log = run_log
@@ -62,6 +76,27 @@ class Stage:
         if new := self.output.retract(key):
             await self._log.append(new)
 
+    async def pause(self) -> int:
+        """End what is being written and store all. Returns the number of the last event. Raises LeaseLost."""
+        if new := self.output.pause():
+            await self._log.append(new)
+        await self._log.flush()
+        return self._log.next_seq - 1
+
+    async def keep(self, kept_seq: int, values: str) -> None:
+        """Save this for the next attempt. Raises LeaseLost."""
+        saved, lease = saves.Saved(kept_seq, values), self._log.lease
+        work = partial(saves.save, lease=lease, saved=saved)
+        if not await self.database.run(work, patience_seconds=KEEP_PATIENCE_SECONDS):
+            self.lost()
+            raise LeaseLost
+
+    async def kept(self) -> saves.Saved | None:
+        """What an earlier attempt has saved."""
+        if self.run.attempt == 1:
+            return None
+        return await self.database.run(lambda c: saves.read(c, self.run.run_id))
+
     async def flush(self) -> None:
         """Until everything that was said is stored. Raises LeaseLost when it never will be."""
         await self._log.flush()
@@ -77,7 +112,7 @@ def _request(run: Run) -> Request:
     return Request(input=message if isinstance(given, str) else given, body=run.request)
 
 
-def _context(run: Run) -> Context:
+def _context(run: Run, saved: Mapping[str, Any]) -> Context:
     return Context(
         response_id=response_id(run.run_id),
         thread_id=run.thread,
@@ -85,4 +120,5 @@ def _context(run: Run) -> Context:
         agent=run.agent,
         attempt=run.attempt,
         deadline=run.deadline_at,
+        saved=saved,
     )

@@ -141,7 +141,7 @@ class Dev:
         if "log_level" not in self._settings.model_fields_set:
             env["OUTLAST_LOG_LEVEL"] = "warning"  # a person watches: no line for every run
         if "drain_seconds" not in self._settings.model_fields_set:
-            env["OUTLAST_DRAIN_SECONDS"] = "1"  # nor waits for runs that the next start continues anyway
+            env["OUTLAST_DRAIN_SECONDS"] = "0"  # nor waits for runs that the next start continues anyway
         if "children" not in self._settings.model_fields_set:
             env["OUTLAST_CHILDREN"] = "2"  # one that is killed leaves another, and a start stays quick on many cores
         process = Process(part, [sys.executable, "-m", "outlast.infra.cli", part, *arguments], env)

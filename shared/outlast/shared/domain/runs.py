@@ -33,6 +33,17 @@ class ToolItems(StrEnum):
     HIDDEN = "hidden"
 
 
+class Durability(StrEnum):
+    """When the checkpoints of a graph are written; LangGraph's own words."""
+
+    SYNC = "sync"
+    """Before the next step begins."""
+    ASYNC = "async"
+    """While the next step is under way."""
+    EXIT = "exit"
+    """When the graph ends, or its worker lets go of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A run to be, as the API accepts it. Its first events are stored with it."""

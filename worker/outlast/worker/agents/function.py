@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from outlast.agent import Agent, Context, Emission, Request
 from outlast.shared.connections import Database
 from outlast.shared.domain.runs import Run
+from outlast.shared.store import saves
+from outlast.shared.wire import from_json, to_json
+from outlast.worker.output.emissions import EmissionError, snapshot
 from outlast.worker.output.items import Item
 from outlast.worker.stage import Stage
 
 CoroutineAgent = Callable[[Request, Context], Awaitable[Any]]
 
 
+_SAVED_BYTES = 256 * 1024
+
+
 class FunctionAgent:
-    """A later attempt starts again from the input: nothing of what earlier ones said survives."""
+    """A later attempt starts again from the input. What was said before the last ``context.save()`` survives."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
     async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
-        return ()
+        saved = await database.run(lambda c: saves.read(c, run.run_id))
+        if saved is None:
+            return ()
+        return [item.id for item in items if item.done_seq is not None and item.done_seq <= saved.kept_seq]
 
     async def execute(self, stage: Stage) -> None:
-        async with aclosing(cast("Any", self._agent(stage.request, stage.context))) as emissions:
+        if kept := await stage.kept():
+            stage.saved |= from_json(kept.values)
+        context = replace(stage.context, save_values=partial(_save, stage))
+        async with aclosing(cast("Any", self._agent(stage.request, context))) as emissions:
             async for emission in emissions:
                 await stage.emit(emission)
+
+
+async def _save(stage: Stage, values: Mapping[str, Any]) -> None:
+    saved = stage.saved | snapshot(values)
+    text = to_json(saved)
+    if len(text) > _SAVED_BYTES:
+        raise EmissionError(f"A run can save {_SAVED_BYTES} bytes of JSON altogether; these are {len(text)}.")
+    await stage.keep(await stage.pause(), text)
+    stage.saved.update(saved)
 
 
 def from_coroutine(answer: CoroutineAgent) -> Agent:

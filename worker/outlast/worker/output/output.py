@@ -91,6 +91,10 @@ class Output:
         """Whether this attempt has told of a tool call whose result is still to come."""
         return call_id in self._calls
 
+    def pause(self) -> list[Event]:
+        """Complete the messages that are being written: what comes next begins new ones."""
+        return self._number([step for key in list(self._speaking) for step in self._finish_saying(key)])
+
     def settle(self, status: Closing) -> list[Event]:
         """Close what is open, ahead of the end: a long text is then stored by itself, not in one piece with the end."""
         return self._number(self._close_open(status))

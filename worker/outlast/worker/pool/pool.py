@@ -107,7 +107,9 @@ class RunPool(BasePool):
         accept_callback: Callable[..., Any] | None = None,
         **_: Any,
     ) -> Future[None]:
-        assert self._loop is not None
+        assert self._loop is not None and self._stop is not None
+        if self._stop.is_set():
+            return Future()  # not acknowledged: the message goes back to the broker when the connection closes
 
         def rung(future: Future[None]) -> None:
             if error := future.exception():

@@ -95,7 +95,13 @@ class Performance:
         }
         self._stage.when_draining(lambda: self._control.request_drain("worker_drained"))
         with self._asked.applied():
-            steps = self._graph.astream(given, config, stream_mode="updates", durability="sync", control=self._control)
+            steps = self._graph.astream(
+                given,
+                config,
+                stream_mode="updates",
+                durability=self._stage.durability.value,
+                control=self._control,
+            )
             try:
                 async for update in steps:
                     await self._see(update)
@@ -188,6 +194,9 @@ class Performance:
         if by_client:
             self._called_client = True
             self._control.request_drain("client_call")  # the step is kept; the next one would look for the tool here
+
+    def idempotency_key(self, call_id: str) -> str:
+        return self._stage.context.idempotency_key(call_id)
 
 
 def _lease(run: Run) -> Lease:

@@ -20,7 +20,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResul
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.constants import TAG_NOSTREAM
 
-from outlast.agent import ClientCall, Close, ToolCall, ToolResult
+from outlast.agent import ClientCall, Close, ToolCall, ToolResult, current_idempotency_key
 from outlast.worker.output.items import Path
 
 from . import speech
@@ -51,6 +51,8 @@ class Listener(Protocol):
     def called(self, by_client: bool) -> None:
         """The model has called a tool."""
         ...
+
+    def idempotency_key(self, call_id: str) -> str: ...
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         self._nodes: dict[UUID, Path] = {}
         self._models: dict[UUID, _Model] = {}  # those whose words are part of the answer
         self._tools: dict[UUID, Path] = {}
+        self._outer_keys: dict[UUID, str | None] = {}
         self._parents: dict[UUID, UUID | None] = {}
         self._broken: dict[str, str] = {}  # by task: what a model was saying when it failed
         self._heard: set[tuple[str, str]] = set()  # task and text of what models have said
@@ -174,24 +177,31 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         run_id: UUID,
         parent_run_id: UUID | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tool_call_id: str | None = None,
         **kwargs: Any,
     ) -> None:
+        self._outer_keys[run_id] = current_idempotency_key.get()
+        if tool_call_id is not None:
+            current_idempotency_key.set(self._listener.idempotency_key(tool_call_id))
         self._parents[run_id] = parent_run_id
         placed = metadata is not None and "langgraph_checkpoint_ns" in metadata
         self._tools[run_id] = path_of(metadata, self._steps) if placed and metadata else ()
 
     @_on_its_loop
     async def on_tool_end(self, output: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
-        path = self._tools.pop(run_id, ())
-        self._parents.pop(run_id, None)
+        path = self._leave_tool(run_id)
         if not self.inside_tool(parent_run_id):
             for message in speech.messages_in(output):
                 if isinstance(message, ToolMessage):
                     await self._answer(message, path)
 
     async def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._tools.pop(run_id, None)  # the node may make a message of it
+        self._leave_tool(run_id)  # the node may make a message of it
+
+    def _leave_tool(self, run_id: UUID) -> Path:
+        current_idempotency_key.set(self._outer_keys.pop(run_id, None))
         self._parents.pop(run_id, None)
+        return self._tools.pop(run_id, ())
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 

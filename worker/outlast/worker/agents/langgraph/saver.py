@@ -22,11 +22,9 @@ from psycopg.rows import dict_row
 from outlast.shared.connections import Connection, Database
 from outlast.shared.domain.errors import LeaseLost
 from outlast.shared.domain.runs import Lease
+from outlast.worker.stage import KEEP_PATIENCE_SECONDS
 
 T = TypeVar("T")
-
-# A checkpoint is worth waiting for: until somebody else holds the lease nobody else can go on, and then we are told.
-_PATIENCE_SECONDS = 3600.0
 
 _connection: ContextVar[Connection] = ContextVar("connection")
 
@@ -97,7 +95,7 @@ class FencedSaver(AsyncPostgresSaver):
                 _connection.reset(token)
 
         try:
-            return await self._database.run(work, patience_seconds=_PATIENCE_SECONDS)
+            return await self._database.run(work, patience_seconds=KEEP_PATIENCE_SECONDS)
         except LeaseLost:
             self._lost()  # LangGraph would tell only at the end of the graph
             raise
