@@ -69,13 +69,13 @@ def answer(error: errors.OutlastError) -> Response:
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     if status == 503:
-        log.warning("request.unavailable", error=error.message, cause=repr(type(error.__cause__)))
+        log.warning("request.unavailable", error=error.message)
         headers["retry-after"] = "1"
     if isinstance(error, errors.QueueFull):
         headers["retry-after"] = str(error.retry_after_seconds)
     if isinstance(error, (errors.AlreadyFinished, errors.IdempotencyKeyReused)):
         headers["x-should-retry"] = "false"
-    return Json(error_body(error.message, type=kind, param=error.param, code=error.code), status, headers)
+    return Json(error_body(error.told, type=kind, param=error.param, code=error.code), status, headers)
 
 
 async def _ours(request: Request, error: Exception) -> Response:

@@ -8,37 +8,54 @@ must not stop a takeover. Errors of the driver become ours here, once.
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import random
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self, TypeVar
 
 import psycopg
-import structlog
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from .domain.errors import LeaseLost, SchemaMismatch, Unavailable
 
-log = structlog.get_logger()
-
 T = TypeVar("T")
-Connection = psycopg.AsyncConnection[TupleRow]
 ConnInfo = Callable[[], Awaitable[str]]
 
-# What retrying may mend: a lost connection, a restart, a deadlock, a timeout.
-TRANSIENT: tuple[type[Exception], ...] = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    PoolTimeout,
-    PoolClosed,
-)
 _LEASE_LOST = "OL001"  # raised by the function fence() of our schema
 _SCHEMA_ERRORS = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
     psycopg.errors.InvalidSchemaName,
 )
+# What a retry may mend though the driver files it elsewhere: a failover has left us with a standby, or a session was
+# ended because it slept within a transaction, or a new server has not been given its grants yet.
+_PASSING = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
+    psycopg.errors.InsufficientPrivilege,
+)
+_LASTING = (psycopg.errors.ProgramLimitExceeded,)  # of the data: no retry makes it smaller
+_READ_ONLY = "25006"
+_SENTENCES = {
+    _READ_ONLY: "The database is read-only.",
+    "40001": "The database could not order concurrent changes.",
+    "40P01": "The database could not order concurrent changes.",
+    "42501": "The database does not let its user do this.",
+    "53100": "The database's disk is full.",
+    "53200": "The database is out of memory.",
+    "53300": "The database takes no more connections.",
+    "55P03": "The database did not answer in time.",
+    "57014": "The database did not answer in time.",
+}
 
 _SESSION: dict[str, str] = {
     "idle_in_transaction_session_timeout": "2s",
@@ -54,6 +71,9 @@ _SOCKET: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 4000,
 }
+_ANSWER_SECONDS = 6.0  # longer than a statement may take: what has not answered then never will
+_RECONNECT_SECONDS = 0.5  # between two tries while somebody waits for a connection
+_CLOSE_SECONDS = 1.0
 CONNECTION_LIFE_SECONDS = 50 * 60  # less than the life of a rotating credential and of a managed database's connections
 
 
@@ -66,6 +86,42 @@ def fixed(url: str) -> ConnInfo:
     return conninfo
 
 
+class Connection(psycopg.AsyncConnection[TupleRow]):
+    """One that a server which has fallen silent cannot hold: neither who waits for an answer nor who gives up."""
+
+    answer_seconds: float | None = _ANSWER_SECONDS
+    """How long one answer is waited for. A piece of work may raise it for itself, with its statement_timeout."""
+    made_at = 0.0
+
+    @classmethod
+    async def connect(  # pyright: ignore[reportIncompatibleMethodOverride] — we give no other options
+        cls, conninfo: str, *, on_failure: Callable[[psycopg.Error], None] = lambda _: None, **options: Any
+    ) -> Self:
+        try:
+            connection = await super().connect(conninfo, **options)
+        except psycopg.Error as error:
+            on_failure(error)
+            raise
+        connection.made_at = asyncio.get_running_loop().time()
+        return connection
+
+    async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        if timeout is not None:
+            return await super().wait(gen, interval, timeout)
+        try:
+            return await super().wait(gen, interval, self.answer_seconds)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is not None or self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            self.pgconn.finish()  # the answer may come yet, when nobody expects it
+            raise psycopg.OperationalError(f"no answer within {self.answer_seconds:g} s") from None
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:
+        """Break the connection off. To have the server cancel takes another connection, and 10 s if it is silent."""
+        with suppress(OSError), socket.socket(fileno=os.dup(self.pgconn.socket)) as end:
+            end.shutdown(socket.SHUT_RDWR)
+
+
 class Database:
     """Connections to one Postgres schema: a pool for short work, and dedicated ones."""
 
@@ -74,71 +130,95 @@ class Database:
         self._conninfo = conninfo
         self._application = application
         self._session = {**_SESSION, **(PINNED_PLAN if pin_plan else {})}
+        self._options: dict[str, Any] = {"autocommit": True, "application_name": application, **_SOCKET}
         self._pool: AsyncConnectionPool[Connection] | None = None
+        self._purged_at = -math.inf
+        self._failure: psycopg.Error | None = None
+        """Why the pool could not connect, last time; None when it could."""
 
     @asynccontextmanager
     async def pooled(self, *, max_connections: int) -> AsyncGenerator[Database]:
         """This database with its pool open. Does not wait for the server: work does, and says so when it is away."""
-        pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        pool = AsyncConnectionPool(
             self._conninfo,
+            connection_class=Connection,
             min_size=1,
             max_size=max_connections,
             max_lifetime=CONNECTION_LIFE_SECONDS,
-            kwargs={"autocommit": True, "application_name": self._application, **_SOCKET},
+            kwargs={**self._options, "on_failure": self._note_failure},
             configure=self._configure,
             open=False,
             timeout=4.0,
-            reconnect_timeout=10.0,
+            # The pool would try at longer and longer intervals: a database that is back after 30 s would be found late.
+            reconnect_timeout=_RECONNECT_SECONDS,
+            reconnect_failed=_try_again,
             name=self._application,
         )
-        async with pool:
-            self._pool = pool
-            try:
-                yield self
-            finally:
-                self._pool = None
+        await pool.open()
+        self._pool = pool
+        try:
+            yield self
+        finally:
+            self._pool = None
+            await pool.close(timeout=_CLOSE_SECONDS)
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, patience_seconds: float = 5.0) -> T:
-        """Do idempotent work on a pooled connection, again if the connection dies, until patience ends.
+        """Do idempotent work on a pooled connection, again while the database cannot do it, until patience ends.
 
         Raises Unavailable then, SchemaMismatch when our tables are not there, and LeaseLost when it was fenced off.
         """
-        assert self._pool is not None, "used outside pooled()"
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_seconds
         for attempt in range(1_000_000):
             try:
-                async with self._pool.connection() as connection:
-                    return await work(connection)
-            except _SCHEMA_ERRORS as error:
-                raise _mismatch(error) from error
-            except TRANSIENT as error:
-                pause = min(0.02 * 2**attempt, 0.5) * random.uniform(0.5, 1.0)
-                if loop.time() + pause > deadline:
-                    raise Unavailable from error
-                await asyncio.sleep(pause)
+                return await self._run_once(work)
+            except PoolClosed as error:
+                raise Unavailable from error
             except psycopg.Error as error:
-                if error.sqlstate == _LEASE_LOST:
-                    raise LeaseLost from None
-                raise
+                ours = translated(self._failure if isinstance(error, PoolTimeout) and self._failure else error)
+                pause = min(0.02 * 2**attempt, 0.5) * random.uniform(0.5, 1.0)
+                if not isinstance(ours, Unavailable) or loop.time() + pause > deadline:
+                    raise ours from error
+                await asyncio.sleep(pause)
         raise AssertionError("unreachable")
+
+    async def _run_once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        assert self._pool is not None, "used outside pooled()"
+        async with self._pool.connection() as connection:
+            connection.answer_seconds = _ANSWER_SECONDS
+            try:
+                return await work(connection)
+            except psycopg.Error as error:
+                await self._suspect(connection, error)
+                raise
+
+    async def _suspect(self, connection: Connection, error: psycopg.Error) -> None:
+        """When one connection is lost, or turns out to be to a standby, those of its age most likely are too.
+
+        Each would cost somebody his patience: they are replaced at once.
+        """
+        if error.sqlstate == _READ_ONLY:
+            await connection.close()
+        if connection.closed and connection.made_at > self._purged_at and self._pool is not None:
+            self._purged_at = asyncio.get_running_loop().time()
+            await self._pool.drain()
 
     async def connect(self, **session: str) -> Connection:
         """A connection of the caller's own, who closes it. ``session`` overrides settings of it. Raises Unavailable."""
         try:
-            connection = await psycopg.AsyncConnection.connect(
-                await self._conninfo(), autocommit=True, application_name=self._application, **_SOCKET
-            )
-        except TRANSIENT as error:
-            raise Unavailable(_why_not_connected(error)) from error
+            connection = await Connection.connect(await self._conninfo(), **self._options)
+        except psycopg.Error as error:
+            raise translated(error) from error
         try:
             await self._configure(connection, **session)
-        except TRANSIENT as error:
+        except psycopg.Error as error:
             await connection.close()
-            raise Unavailable(_why_not_connected(error)) from error
+            raise translated(error) from error
         except BaseException:  # cancelled, most of all
             await connection.close()
             raise
+        if "statement_timeout" in session:
+            connection.answer_seconds = None
         return connection
 
     def pool_stats(self) -> dict[str, int]:
@@ -149,6 +229,9 @@ class Database:
         """A connection for one task. ``session`` overrides settings of it."""
         return Dedicated(self, session)
 
+    def _note_failure(self, error: psycopg.Error) -> None:
+        self._failure = error
+
     async def _configure(self, connection: Connection, **session: str) -> None:
         values = {**self._session, **session}
         await connection.execute(
@@ -156,6 +239,7 @@ class Database:
             "set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
             (self.schema, list(values), list(values.values())),
         )
+        self._failure = None
 
 
 class Dedicated:
@@ -175,11 +259,9 @@ class Dedicated:
             self._connection = await self._database.connect(**self._session)
         try:
             return await work(self._connection)
-        except _SCHEMA_ERRORS as error:
-            raise _mismatch(error) from error
-        except TRANSIENT as error:
+        except psycopg.Error as error:
             await self.close()
-            raise Unavailable from error
+            raise translated(error) from error
         except BaseException:  # in the middle of something: what state it is in is not worth finding out
             await self.close()
             raise
@@ -190,12 +272,24 @@ class Dedicated:
             await connection.close()
 
 
-def _mismatch(error: Exception) -> SchemaMismatch:
-    return SchemaMismatch(f"{str(error).splitlines()[0]}: run `outlast migrate`")
+async def _try_again(pool: AsyncConnectionPool[Connection]) -> None:
+    """The pool has given a connection up; it makes another one only when it is asked, and they have asked already."""
+    if pool.get_stats().get("requests_waiting"):
+        await pool.check()
 
 
-def _why_not_connected(error: Exception) -> str:
-    """The server's reason without the address, which may hold a password."""
+def translated(error: psycopg.Error) -> Exception:
+    """The driver's error as ours; itself when nothing is known of it."""
+    if isinstance(error, _SCHEMA_ERRORS):
+        return SchemaMismatch(f"{str(error).splitlines()[0]}: run `outlast migrate`")
+    if error.sqlstate == _LEASE_LOST:
+        return LeaseLost()
+    if isinstance(error, _PASSING) and not isinstance(error, _LASTING):
+        return Unavailable(_SENTENCES.get(error.sqlstate or ""), reason=_reason(error))
+    return error
+
+
+def _reason(error: psycopg.Error) -> str:
+    """What the server said, without the address, which may hold a password."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    reason = lines[0].rpartition(": ")[2].strip() if lines else type(error).__name__
-    return f"The database cannot be reached: {reason}"
+    return lines[0].rpartition(": ")[2].strip() if lines else type(error).__name__

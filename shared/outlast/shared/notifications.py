@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from uuid import UUID
 
+import psycopg
 from psycopg.sql import SQL, Identifier
 
-from .connections import TRANSIENT, Connection, Database
-from .domain.errors import Unavailable
+from .connections import Connection, Database, translated
 from .domain.ids import from_short, short
 
 _PAIRS_PER_PAYLOAD = 230  # of at most 34 characters; Postgres takes less than 8000 bytes
@@ -53,8 +53,8 @@ async def listen(database: Database, *, liveness_seconds: float = 5.0) -> AsyncI
             async for notification in connection.notifies(timeout=liveness_seconds):
                 yield heads(notification.payload)
             await connection.execute("SELECT 1")  # a half-open socket is silent; this is not
-    except TRANSIENT as error:
-        raise Unavailable from error
+    except psycopg.Error as error:
+        raise translated(error) from error
     finally:
         await connection.close()
 

@@ -14,6 +14,11 @@ class OutlastError(Exception):
 
     default_code: str | None = None
 
+    @property
+    def told(self) -> str:
+        """What a client is told: the message without what is only for operators."""
+        return self.message
+
 
 class Invalid(OutlastError):
     """The request is not valid."""
@@ -71,6 +76,17 @@ class Unavailable(OutlastError):
     """The database cannot be reached."""
 
     default_code = "unavailable"
+
+    def __init__(self, message: str | None = None, *, reason: str = "") -> None:
+        """``reason`` is what the server or the network said: it names users and hosts, so clients do not see it."""
+        super().__init__(message)
+        self._told = self.message
+        if reason:
+            self.message = f"{self.message.rstrip('.')}: {reason}"
+
+    @property
+    def told(self) -> str:
+        return self._told
 
 
 class SchemaMismatch(OutlastError):

@@ -135,6 +135,7 @@ async def _finish(connection: Connection, schema: str, held_as: RunStatus, lease
         await connection.execute("BEGIN")
         if len(ending.response) > _LARGE:
             await connection.execute("SELECT set_config('statement_timeout', '60s', true)")
+            connection.answer_seconds = 65.0
         finished = await connection.execute(_FINISH, values, prepare=True)
         await connection.execute(_PROMOTE_AFTER_RUN, values, prepare=True)
         await connection.execute("COMMIT")
