@@ -124,8 +124,8 @@ def redis_url(broker_url: str) -> str:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
-    """Settings with the waits shortened."""
-    return load(
+    """Settings with the waits shortened, but for that of suspension: in one loop a slow machine is a stopped parent."""
+    shortened = load(
         database_url=database_url,
         redis_url=redis_url,
         agents={"test": "tests:agent"},
@@ -136,6 +136,7 @@ def settings(database_url: str, redis_url: str) -> Settings:
         poll_interval_seconds=0.2,
         ping_seconds=0.5,
     )
+    return shortened.model_copy(update={"self_fence_seconds": 60.0})
 
 
 @pytest.fixture

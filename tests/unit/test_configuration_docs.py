@@ -37,6 +37,8 @@ def written(default: Any) -> str:
     match default:
         case None:
             return "unset"
+        case {"*": of_each}:
+            return written(of_each)
         case {} | ():
             return "none"
         case bool():
@@ -78,7 +80,7 @@ def test_a_setting_is_read_from_its_key_in_the_file(
         "sweep_seconds": "1",
     }
     values |= dict.fromkeys(("children", "max_queued_per_principal", "max_running_per_principal"), "7")
-    values |= {"max_running_per_agent": "{ mine = 7 }"}
+    values |= {"max_running_per_agent": "{ mine = 7 }", "durability": '"exit"', "self_fence_seconds": "4"}
     info = Settings.model_fields[field]
     default = info.get_default(call_default_factory=True)
     value = values.get(field) or ("7" if isinstance(default, int | float) else '"other"')
