@@ -20,7 +20,8 @@ class LeaseClock:
     """
 
     def __init__(self, memory: Shared | None = None) -> None:
-        self._memory = memory or ctypes.c_double()
+        # Not `or`: memory that holds 0 is false.
+        self._memory = ctypes.c_double() if memory is None else memory
 
     def renewed(self, began: float) -> None:
         """All leases held when this renewal began last for their full time from then on, at least."""
