@@ -217,7 +217,7 @@ class Context:
         return f"{self.response_id}:{call_id}"
 
 
-current_idempotency_key: ContextVar[str | None] = ContextVar("current_idempotency_key", default=None)
+find_idempotency_key: ContextVar[Callable[[], str | None]] = ContextVar("find_idempotency_key")
 """Set by the adapters."""
 
 
@@ -226,7 +226,8 @@ def idempotency_key() -> str:
 
     Raises LookupError outside a tool.
     """
-    key = current_idempotency_key.get()
+    find = find_idempotency_key.get(None)
+    key = find() if find is not None else None
     if key is None:
         raise LookupError("No tool call is being carried out here")
     return key

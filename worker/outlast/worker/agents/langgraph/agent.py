@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, cast
 from uuid import UUID
@@ -13,12 +14,12 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from pydantic_core import to_jsonable_python
 
-from outlast.agent import AgentError, State
+from outlast.agent import AgentError, ClientCall, State, ToolCall, find_idempotency_key
 from outlast.shared.connections import Database
 from outlast.shared.domain.ids import parse_item_id
 from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.store import runs, threads
-from outlast.shared.wire import from_json
+from outlast.shared.wire import from_json, to_json
 from outlast.worker.output.items import Item, Path
 from outlast.worker.stage import Drained, Stage
 
@@ -26,7 +27,7 @@ from .asked import Asked
 from .callbacks import Callbacks
 from .conversation import answering, to_messages, unknown_answers, unseen
 from .saver import FencedSaver
-from .survival import Reached, surviving
+from .survival import Look, Reached, survives, surviving
 
 log = structlog.get_logger()
 
@@ -43,15 +44,8 @@ class LangGraphAgent:
 
     async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
         saver = FencedSaver(database, _lease(run))
-
-        async def look(namespace: str) -> Reached | None:
-            if namespace not in looked:
-                looked[namespace] = _reached(await saver.aget_tuple(_config(run, checkpoint_ns=namespace)))
-            return looked[namespace]
-
         latest = await saver.aget_tuple(_config(run))
-        looked: dict[str, Reached | None] = {"": _reached(latest)}
-        return await surviving(items, look) if _is_of(latest, run) else ()
+        return await surviving(items, _looking(saver, run, latest)) if _is_of(latest, run) else ()
 
     async def execute(self, stage: Stage) -> None:
         performance = Performance(self._graph, stage)
@@ -70,6 +64,10 @@ class Performance:
         self._graph = graph.copy(update={"checkpointer": self.saver})
         self._control = RunControl()
         self._called_client = False
+        self._calls: list[Any] = []
+        """What the client was asked for: name, arguments, call id and path."""
+        self._new_calls: list[Any] = []
+        self._keeping = asyncio.Lock()
         said = [item.origin.key for item in stage.surviving if item.origin.key]
         self._callbacks = Callbacks(self, said)
         self._asked = Asked(stage.request, self._callbacks.inside_tool)
@@ -79,11 +77,26 @@ class Performance:
         latest = await self.saver.aget_tuple(_config(run))
         if latest is not None and _is_of(latest, run):
             self.saver.latest_id = latest.checkpoint["id"]
-            await self._stream(None, _config(run))
+            await self._resume(latest)
             return
         base = await self._base(latest)
         config = _config(run, **({"checkpoint_id": base} if base else {}))
         await self._stream({"messages": await self._new_messages(config), **self._inputs()}, config)
+
+    async def _resume(self, latest: CheckpointTuple) -> None:
+        """Go on from the run's own last checkpoint. What it has asked of the client is not asked by the model again."""
+        look = _looking(self.saver, self._stage.run, latest)
+        for name, arguments, call_id, path in await self._kept_calls():
+            if await survives(path, look):
+                await self._stage.emit(ClientCall(name, arguments, call_id))
+                self._called_client = True
+                if path[0]["step"] <= latest.metadata.get("step", -1) or len(path) > 1:
+                    return  # what stood beside it is done too
+        await self._stream(None, _config(self._stage.run))
+
+    async def _kept_calls(self) -> list[Any]:
+        kept = await self._stage.kept()
+        return from_json(kept.values) if kept else []
 
     async def _stream(self, given: Any, config: dict[str, Any]) -> None:
         config["callbacks"] = [self._callbacks]
@@ -93,6 +106,7 @@ class Performance:
             "outlast_request": self._stage.request,
             "outlast_context": self._stage.context,
         }
+        find_idempotency_key.set(self._idempotency_key)
         self._stage.when_draining(lambda: self._control.request_drain("worker_drained"))
         with self._asked.applied():
             steps = self._graph.astream(
@@ -110,6 +124,8 @@ class Performance:
                     raise Drained from None
 
     async def _see(self, update: dict[str, Any]) -> None:
+        if self._called_client:  # by an earlier attempt: this step is to be the last
+            self._control.request_drain("client_call")
         if "__interrupt__" in update:
             log.warning("agent.interrupted", reason="nothing can answer an interrupt() yet: the run completes")
         for changed in update.values():
@@ -181,6 +197,11 @@ class Performance:
         await self._stage.retract(key)
 
     async def flush(self) -> None:
+        async with self._keeping:  # nodes may end at the same time
+            if self._new_calls:
+                self._calls += self._new_calls
+                self._new_calls = []
+                await self._stage.keep(0, to_json(self._calls))
         await self._stage.flush()
 
     def is_open(self, call_id: str) -> bool:
@@ -189,14 +210,28 @@ class Performance:
     def is_clients(self, tool: str) -> bool:
         return self._asked.is_clients(tool)
 
-    def called(self, by_client: bool) -> None:
+    def called(self, call: ToolCall, path: Path) -> None:
         self._asked.called()
-        if by_client:
+        if self.is_clients(call.name):
             self._called_client = True
+            self._new_calls.append((call.name, call.arguments, call.call_id, path))
             self._control.request_drain("client_call")  # the step is kept; the next one would look for the tool here
 
-    def idempotency_key(self, call_id: str) -> str:
-        return self._stage.context.idempotency_key(call_id)
+    def _idempotency_key(self) -> str | None:
+        call_id = self._callbacks.current_call()
+        return self._stage.context.idempotency_key(call_id) if call_id is not None else None
+
+
+def _looking(saver: FencedSaver, run: Run, latest: CheckpointTuple | None) -> Look:
+    """How far each graph of the run had come; asked once of each."""
+    looked: dict[str, Reached | None] = {"": _reached(latest)}
+
+    async def look(namespace: str) -> Reached | None:
+        if namespace not in looked:
+            looked[namespace] = _reached(await saver.aget_tuple(_config(run, checkpoint_ns=namespace)))
+        return looked[namespace]
+
+    return look
 
 
 def _lease(run: Run) -> Lease:

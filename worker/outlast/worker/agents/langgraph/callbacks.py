@@ -17,10 +17,11 @@ from uuid import UUID
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
+from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.constants import TAG_NOSTREAM
 
-from outlast.agent import ClientCall, Close, ToolCall, ToolResult, current_idempotency_key
+from outlast.agent import ClientCall, Close, ToolCall, ToolResult
 from outlast.worker.output.items import Path
 
 from . import speech
@@ -48,11 +49,9 @@ class Listener(Protocol):
         """Whether the client runs this tool."""
         ...
 
-    def called(self, by_client: bool) -> None:
+    def called(self, call: ToolCall, path: Path) -> None:
         """The model has called a tool."""
         ...
-
-    def idempotency_key(self, call_id: str) -> str: ...
 
 
 @dataclass(slots=True)
@@ -91,7 +90,7 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         self._nodes: dict[UUID, Path] = {}
         self._models: dict[UUID, _Model] = {}  # those whose words are part of the answer
         self._tools: dict[UUID, Path] = {}
-        self._outer_keys: dict[UUID, str | None] = {}
+        self._call_ids: dict[UUID, str] = {}
         self._parents: dict[UUID, UUID | None] = {}
         self._broken: dict[str, str] = {}  # by task: what a model was saying when it failed
         self._heard: set[tuple[str, str]] = set()  # task and text of what models have said
@@ -110,6 +109,16 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
                 return True
             run_id = self._parents.get(run_id)
         return False
+
+    def current_call(self) -> str | None:
+        """The id of the tool call on whose behalf this is asked, in whatever task or thread."""
+        config = var_child_runnable_config.get()
+        run_id: UUID | None = getattr(config.get("callbacks"), "parent_run_id", None) if config else None
+        while run_id is not None:
+            if run_id in self._call_ids:
+                return self._call_ids[run_id]
+            run_id = self._parents.get(run_id)
+        return None
 
     # -- models --------------------------------------------------------------------------------------------------------
 
@@ -180,9 +189,8 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         tool_call_id: str | None = None,
         **kwargs: Any,
     ) -> None:
-        self._outer_keys[run_id] = current_idempotency_key.get()
         if tool_call_id is not None:
-            current_idempotency_key.set(self._listener.idempotency_key(tool_call_id))
+            self._call_ids[run_id] = tool_call_id
         self._parents[run_id] = parent_run_id
         placed = metadata is not None and "langgraph_checkpoint_ns" in metadata
         self._tools[run_id] = path_of(metadata, self._steps) if placed and metadata else ()
@@ -199,7 +207,7 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         self._leave_tool(run_id)  # the node may make a message of it
 
     def _leave_tool(self, run_id: UUID) -> Path:
-        current_idempotency_key.set(self._outer_keys.pop(run_id, None))
+        self._call_ids.pop(run_id, None)
         self._parents.pop(run_id, None)
         return self._tools.pop(run_id, ())
 
@@ -273,13 +281,12 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
             await self._say(message, key, path)
         await self._listener.emit(Close(streamed_as or key))
         for call in speech.calls(message):
-            by_client = self._listener.is_clients(call.name)
-            if by_client:
+            if self._listener.is_clients(call.name):
                 await self._listener.emit(ClientCall(call.name, call.arguments, call.call_id))
             else:
                 self._calls[call.call_id] = call
                 await self._listener.emit(call, path)
-            self._listener.called(by_client)
+            self._listener.called(call, path)
 
     async def _answer(self, message: ToolMessage, path: Path) -> None:
         call_id = message.tool_call_id

@@ -41,10 +41,10 @@ def path_of(metadata: Mapping[str, Any], steps: Mapping[str, int]) -> Path:
 
 async def surviving(items: Sequence[Item], look: Look) -> set[str]:
     """The ids of those items that a resumed run will not say again."""
-    return {item.id for item in items if item.surviving and not item.open and await _survives(item.origin.path, look)}
+    return {item.id for item in items if item.surviving and not item.open and await survives(item.origin.path, look)}
 
 
-async def _survives(path: Path, look: Look) -> bool:
+async def survives(path: Path, look: Look) -> bool:
     """A step survives when its graph has a later checkpoint, or its own result; or when the graph around it does."""
     namespace = ""
     for place in path:
