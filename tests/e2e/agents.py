@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import sys
+import time
+from pathlib import Path
 
 from outlast.agent import AgentError, Context, Reasoning, Request, ToolCall, ToolResult, Usage
 
@@ -87,3 +89,13 @@ async def flood(request: Request, _context: Context):
     """As many words as it is asked for, as fast as they are taken."""
     for number in range(int(request.text)):
         yield f"{number} "
+
+
+async def diary(request: Request, context: Context):
+    """Writes to the file it is asked to, again and again, who is at work and when; ends when there is one beside it."""
+    file = Path(request.text)
+    while not file.with_suffix(".end").exists():
+        with file.open("a") as diary:  # noqa: ASYNC230 — a line of text
+            diary.write(f"{context.attempt} {time.monotonic()}\n")
+        yield "."
+        await asyncio.sleep(PACE_SECONDS)
