@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from bench import results
 from bench.arguments import chosen, say
-from bench.cases import accepting, claiming, delivery, execution, streams
+from bench.cases import accepting, claiming, delivery, execution, streams, takeover
 from bench.figures import Figure, table
 from bench.stack import Stack, running_stack
 
@@ -25,6 +25,7 @@ CASES: dict[str, Case] = {
     "f": execution.sleeping,
     "g": claiming.claim,
     "h": accepting.poll,
+    "i": takeover.take_over,
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.http import Connection
+from outlast.infra import checkpoint_tables
 from outlast.infra.embedded import Postgres, Valkey
 from outlast.infra.migrate import migrate, shipped
 from outlast.shared.connections import Database, fixed
@@ -77,9 +78,10 @@ class Stack:
         await self.execute("TRUNCATE threads CASCADE")
 
     @asynccontextmanager
-    async def api(self, port: int) -> AsyncGenerator[int]:
+    async def api(self, port: int, **env: str) -> AsyncGenerator[int]:
         """An API process; gives its process id when it answers."""
-        async with self.process(sys.executable, "-m", "outlast.infra.cli", "api", "--port", str(port)) as process:
+        command = (sys.executable, "-m", "outlast.infra.cli", "api", "--port", str(port))
+        async with self.process(*command, env=env) as process:
             await until_answers(port, "/ready")
             if process.returncode is not None:
                 raise RuntimeError(f"port {port} is another's")
@@ -137,6 +139,7 @@ async def running_stack() -> AsyncGenerator[Stack]:
             valkey.start()
             stack = Stack(postgres, valkey, folder)
             await migrate(stack.database, shipped())
+            await checkpoint_tables.prepare(stack.database)
             yield stack
         finally:
             valkey.stop()
