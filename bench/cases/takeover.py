@@ -46,7 +46,8 @@ async def take_over(stack: Stack) -> list[Figure]:
     ledger = stack.folder / "ledger"
     env = {
         "OUTLAST_AGENTS": "steps=bench.graphs:graph",
-        "OUTLAST_CONCURRENCY": "100",
+        "OUTLAST_CHILDREN": "2",
+        "OUTLAST_CONCURRENCY": "75",  # neither worker can take all; either can when it is over-committed
         graphs.LEDGER: str(ledger),
     }
     command = (sys.executable, "-m", "outlast.infra.cli", "worker")
