@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tools import tool
 from langgraph.graph import START, StateGraph
@@ -254,9 +255,48 @@ async def test_a_tool_that_fails_for_now_is_called_again_and_the_model_is_not(
         return AIMessage("Let me see.", tool_calls=[call("look_up", "c1")])
 
     model = RuleModel(answer=answer)
-    async with serving(brief, {"graph": calling(model, look_up, on_tool_errors=False)}) as service:
+    async with serving(brief, {"graph": calling(model, look_up)}) as service:
         response = await service.openai.responses.create(input="hi")
 
     assert (called, len(model.calls)) == (3, 2)
     assert summary(response) == ["Let me see.", "look_up({}) -> found", "I was told found."]
+    check_stream(await stored_lines(database, response.id))
+
+
+async def test_of_the_tools_that_a_model_calls_at_once_only_the_failed_one_is_called_again(
+    brief: Settings, database: Database
+) -> None:
+    called: list[str] = []
+
+    async def the_other_is_stored() -> bool:
+        cursor = await database.run(
+            lambda c: c.execute("SELECT FROM checkpoint_writes WHERE task_path LIKE '%%pregel_push%%' LIMIT 1")
+        )
+        return cursor.rowcount == 1
+
+    @tool
+    async def steady() -> str:
+        """Works."""
+        called.append("steady")
+        return "steady"
+
+    @tool
+    async def flaky() -> str:
+        """Works the second time."""
+        called.append("flaky")
+        if called.count("flaky") == 1:
+            await until(the_other_is_stored)
+            raise ConnectionError(SECRET)
+        return "flaky"
+
+    def answer(messages: Sequence[BaseMessage], _options: dict[str, Any]) -> AIMessage:
+        if results := tool_results(messages):
+            return AIMessage(" and ".join(sorted(results)))
+        return AIMessage("", tool_calls=[call("steady", "c1"), call("flaky", "c2")])
+
+    async with serving(brief, {"graph": create_agent(RuleModel(answer=answer), [steady, flaky])}) as service:
+        response = await service.openai.responses.create(input="hi")
+
+    assert Counter(called) == {"steady": 1, "flaky": 2}
+    assert sorted(summary(response)) == ["flaky and steady", "flaky({}) -> flaky", "steady({}) -> steady"]
     check_stream(await stored_lines(database, response.id))
