@@ -300,3 +300,29 @@ async def test_of_the_tools_that_a_model_calls_at_once_only_the_failed_one_is_ca
     assert Counter(called) == {"steady": 1, "flaky": 2}
     assert sorted(summary(response)) == ["flaky and steady", "flaky({}) -> flaky", "steady({}) -> steady"]
     check_stream(await stored_lines(database, response.id))
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_the_steps_before_the_failed_one_are_kept_in_every_durability(
+    brief: Settings, database: Database, durability: str
+) -> None:
+    ran: list[str] = []
+
+    async def before(state: Conversation) -> dict[str, Any]:
+        ran.append("before")
+        return {"messages": [AIMessage("Before.")]}
+
+    async def failing(state: Conversation) -> dict[str, Any]:
+        ran.append("failing")
+        if ran.count("failing") < 3:
+            raise ConnectionError(SECRET)
+        return {"messages": [AIMessage("At last.")]}
+
+    graph = StateGraph(Conversation).add_node("before", before).add_node("failing", failing)
+    graph.add_edge(START, "before").add_edge("before", "failing")
+    async with serving(brief, {"graph": graph}) as service:
+        response = await service.openai.responses.create(input="hi", extra_body={"durability": durability})
+
+    assert Counter(ran) == {"before": 1, "failing": 3}
+    assert summary(response) == ["Before.", "At last."]
+    check_stream(await stored_lines(database, response.id))
