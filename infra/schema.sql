@@ -170,13 +170,15 @@ ALTER TABLE ONLY threads
 ALTER TABLE ONLY workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (owner);
 
-CREATE UNIQUE INDEX one_active_run_per_thread ON runs USING btree (thread_id) WHERE ((status = 'in_progress'::text) OR ((status = 'queued'::text) AND ready));
+CREATE UNIQUE INDEX one_active_run_per_thread ON runs USING btree (thread_id) WHERE ((status = 'in_progress'::text) OR ((status = 'queued'::text) AND (ready OR (attempt > 0))));
 
 CREATE INDEX runs_backlog ON runs USING btree (queue, principal, turn) WHERE (status = 'queued'::text);
 
 CREATE INDEX runs_begun ON runs USING btree (queue, priority, turn, created_at) WHERE ((status = 'queued'::text) AND ready AND (attempt > 0));
 
 CREATE INDEX runs_claim ON runs USING btree (queue, priority, turn, created_at) WHERE ((status = 'queued'::text) AND ready);
+
+CREATE INDEX runs_delayed ON runs USING btree (run_at) WHERE ((status = 'queued'::text) AND (NOT ready) AND (attempt > 0));
 
 CREATE UNIQUE INDEX runs_idempotency ON runs USING btree (principal, idempotency_key) WHERE (idempotency_key IS NOT NULL);
 

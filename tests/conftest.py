@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import redis
+import structlog
 
 from outlast.infra import checkpoint_tables
 from outlast.infra.embedded import Postgres, Valkey
@@ -26,6 +27,10 @@ REDIS_URL = "OUTLAST_TEST_REDIS_URL"
 TEMPLATE = "outlast_test_template"
 
 _servers: list[Postgres | Valkey] = []
+
+# As services log. The default would show the variables of every frame: half a minute for a graph that fails.
+_plainly = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _plainly])
 
 
 def pytest_configure(config: pytest.Config) -> None:

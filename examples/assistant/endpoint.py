@@ -12,7 +12,7 @@ import openai
 from langchain.agents.middleware import ModelRequest, ModelResponse, wrap_model_call
 from langchain_openai import ChatOpenAI
 
-from outlast.agent import AgentError
+from outlast.agent import AgentError, Retry
 
 from .settings import Databricks, Endpoint, Settings
 
@@ -20,6 +20,7 @@ __all__ = ["chat_model", "tell_failures"]
 
 CONNECT_SECONDS = 10.0
 
+_PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, OSError)
 _CODE = re.compile(r"[a-z][a-z_]{0,60}")
 
 
@@ -50,11 +51,14 @@ def _address(model: Any) -> dict[str, Any]:
 async def tell_failures(
     request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
 ) -> ModelResponse:
-    """Fail the run with what its client may know: the endpoint's own words may hold a key, or a part of one."""
+    """Fail the run, or have it tried again, with what its client may know: the endpoint's own words may hold a key."""
     try:
         return await handler(request)
     except (openai.OpenAIError, OSError, TimeoutError, JSONDecodeError) as error:
-        raise AgentError(f"The language model's endpoint {_failure(error)}.", code="model_error") from None
+        words = f"The language model's endpoint {_failure(error)}."
+        if isinstance(error, _PASSING):
+            raise Retry(words, code="model_error") from error
+        raise AgentError(words, code="model_error") from None
 
 
 def _failure(error: Exception) -> str:

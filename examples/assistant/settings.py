@@ -63,7 +63,7 @@ class Settings:
             model=_model(environment),
             pace_seconds=_number(environment, "ASSISTANT_PACE_SECONDS", 0.01, 0, 60),
             timeout_seconds=_number(environment, "ASSISTANT_TIMEOUT_SECONDS", 120, 0.1, 3_600),
-            retries=int(_number(environment, "ASSISTANT_RETRIES", 6, 0, 100)),
+            retries=int(_number(environment, "ASSISTANT_RETRIES", 2, 0, 100)),
         )
 
 

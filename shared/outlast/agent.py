@@ -21,6 +21,7 @@ once; ``context.idempotency_key()`` lets whoever is asked twice notice it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ __all__ = [
     "Emission",
     "Reasoning",
     "Request",
+    "Retry",
     "State",
     "Text",
     "ToolCall",
@@ -249,4 +251,23 @@ class AgentError(Exception):
     def __init__(self, message: str, *, code: str = "agent_error") -> None:
         super().__init__(message)
         self.message = message
+        self.code = code
+
+
+class Retry(Exception):
+    """Have the run tried again, after a while and from its last checkpoint; a function agent starts again.
+
+    For what will have passed by then. Lost connections, timeouts and busy services (HTTP 408, 429, 5xx) need no such
+    word: they are tried again by themselves. ``after`` is how many seconds to wait at least; without it the wait is
+    what the exception it was raised from asks for, or grows with each retry. When no retries are left
+    (``OUTLAST_MAX_RETRIES``), or none could begin before the deadline, the run fails: the client may read ``message``,
+    as with `AgentError`, or, without one, learns a type's name. Raises ValueError for seconds that are no number.
+    """
+
+    def __init__(self, message: str = "", *, after: float | None = None, code: str = "agent_error") -> None:
+        super().__init__(message)
+        if after is not None and not math.isfinite(after):
+            raise ValueError(f"after={after}: a number of seconds")
+        self.message = message
+        self.after = None if after is None else max(after, 0.0)
         self.code = code

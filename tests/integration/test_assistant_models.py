@@ -152,6 +152,26 @@ async def test_an_endpoint_that_is_busy_is_asked_again_when_it_says(
     assert len(endpoint.requests) == 3
 
 
+@pytest.mark.parametrize("passes", ["busy", "broken", "cut", "cut at once", "stall"])
+async def test_a_step_whose_model_fails_for_now_is_tried_again_later(
+    passes: str, settings: Settings, endpoint: ModelEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSISTANT_TIMEOUT_SECONDS", "0.5")
+    failure, _ = FAILURES[passes]
+    answers: list[Any] = [[Call("clock")], failure, [Text("Noon.")]]
+    endpoint.otherwise = lambda _: answers.pop(0)
+    brief = settings.model_copy(update={"retry_seconds": 0.01, "lease_seconds": 10.0})
+    async with serving(brief, {"assistant": agent}) as service:
+        response: Any = await service.openai.responses.create(input="What time is it?")
+
+    assert (response.status, response.output_text, response.attempt_number) == ("completed", "Noon.", 2)
+    assert [item.type for item in response.output] == ["mcp_call", "message"]
+
+
+def without_retries(settings: Settings) -> Settings:
+    return settings.model_copy(update={"max_retries": {"*": 0}})
+
+
 FAILURES: dict[str, tuple[Refusal | tuple[Part, ...], str]] = {
     "wrong key": (Refusal(401, f"Incorrect API key provided: {KEY}"), "refused the key (HTTP 401)"),
     "forbidden": (Refusal(403), "refused the key (HTTP 403)"),
@@ -186,7 +206,7 @@ async def test_a_failure_fails_the_run_with_words_that_are_safe(
         monkeypatch.setenv("ASSISTANT_TIMEOUT_SECONDS", "0.3")
 
     with caplog.at_level(logging.DEBUG):
-        async with serving(settings, {"assistant": agent}) as service:
+        async with serving(without_retries(settings), {"assistant": agent}) as service:
             response = await service.openai.responses.create(input="What do goats eat?")
             replayed = await service.openai.responses.retrieve(response.id, stream=True)
             events = [event async for event in replayed]
@@ -202,7 +222,7 @@ async def test_a_failure_fails_the_run_with_words_that_are_safe(
 
 
 async def test_an_endpoint_that_is_not_there_fails_the_run(endpoint: ModelEndpoint, settings: Settings) -> None:
-    async with serving(settings, {"assistant": agent}) as service:
+    async with serving(without_retries(settings), {"assistant": agent}) as service:
         endpoint.close()
         response = await service.openai.responses.create(input="hello")
 

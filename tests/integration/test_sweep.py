@@ -16,7 +16,7 @@ from outlast.shared.doorbell import Doorbell, broker_queue
 from outlast.shared.settings import Settings
 from outlast.shared.store import sweeping
 from outlast.shared.sweep import Sweep
-from tests.support.runs import claimed_one, submitted
+from tests.support.runs import claimed_one, put_back, submitted
 from tests.support.waiting import until, until_sync
 
 
@@ -105,6 +105,26 @@ async def test_a_thread_that_was_forgotten_goes_on(settings: Settings, database:
 
     threads = {(await claimed_one(database)).thread for _ in range(2)}
     assert threads == {"one", "two"}
+
+
+@pytest.mark.parametrize(("seconds", "busy"), [(3600, False), (0.1, True)])
+async def test_the_next_look_is_soon_while_a_retry_is(
+    settings: Settings, database: Database, seconds: float, busy: bool
+) -> None:
+    await submitted(database)
+    assert await put_back(database, await claimed_one(database), seconds=seconds)
+    async with sweeper(settings, database) as (sweep, _):
+        assert (await sweep.look()).busy is busy
+
+
+async def test_a_run_whose_retry_is_due_is_woken_and_rung_for(settings: Settings, database: Database) -> None:
+    await submitted(database)
+    assert await put_back(database, await claimed_one(database), seconds=0)
+    async with sweeper(settings, database) as (sweep, bells):
+        assert (await sweep.look()).ready_queues == ["default"]
+
+    assert bells.rung == ["default"]
+    assert (await claimed_one(database)).attempt == 2
 
 
 async def test_a_bell_is_rung_again_only_when_none_is_on_its_way(settings: Settings, redis_url: str) -> None:

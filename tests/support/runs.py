@@ -11,7 +11,7 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.events import COMPLETED, Chunk, Event
 from outlast.shared.domain.ids import new_uuid
 from outlast.shared.domain.runs import Lease, Run, RunStatus, Submission, ToolItems
-from outlast.shared.store import claims, events, runs, submissions, sweeping
+from outlast.shared.store import claims, events, retries, runs, submissions, sweeping
 from outlast.shared.wire import event_line, to_json
 
 
@@ -83,6 +83,12 @@ async def finish(database: Database, run: Run, sequence_number: int, **options: 
     lease = Lease(run.run_id, options.pop("attempt", run.attempt))
     ending = an_ending(sequence_number, **options)
     return await database.run(lambda c: runs.finish(c, database.schema, lease, ending))
+
+
+async def put_back(database: Database, run: Run, *, seconds: float = 3600) -> bool:
+    """Have it wait for its retry."""
+    lease = Lease(run.run_id, run.attempt)
+    return await database.run(lambda c: retries.release(c, lease, seconds=seconds, cause="TimeoutError"))
 
 
 async def take_first_attempts_over(database: Database) -> None:

@@ -80,7 +80,12 @@ def test_a_setting_is_read_from_its_key_in_the_file(
         "sweep_seconds": "1",
     }
     values |= dict.fromkeys(("children", "max_queued_per_principal", "max_running_per_principal"), "7")
-    values |= {"max_running_per_agent": "{ mine = 7 }", "durability": '"exit"', "self_fence_seconds": "4"}
+    values |= {
+        "max_running_per_agent": "{ mine = 7 }",
+        "max_retries": "7",
+        "durability": '"exit"',
+        "self_fence_seconds": "4",
+    }
     info = Settings.model_fields[field]
     default = info.get_default(call_default_factory=True)
     value = values.get(field) or ("7" if isinstance(default, int | float) else '"other"')

@@ -29,6 +29,15 @@ def test_agents_are_listed_in_one_variable(monkeypatch: pytest.MonkeyPatch) -> N
     assert load().agents == {"one": "pkg.mod:agent", "two": "other:make.agent"}
 
 
+@pytest.mark.parametrize(
+    ("value", "one", "other"), [("", 3, 3), ("5", 5, 5), ("one=5", 5, 3), ("one=0, 7", 0, 7), ("0", 0, 0)]
+)
+def test_retries_are_counted_by_agent(monkeypatch: pytest.MonkeyPatch, value: str, one: int, other: int) -> None:
+    monkeypatch.setenv("OUTLAST_MAX_RETRIES", value)
+
+    assert [load().retry_policy(agent).max_retries for agent in ("one", "other")] == [one, other]
+
+
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "")
 
@@ -42,6 +51,8 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         ("OUTLAST_AGENTS", "nonsense", "name=module:attribute"),
         ("OUTLAST_AGENTS", "a=module", "name=module:attribute"),
         ("OUTLAST_BEAT_SECONDS", "3", "three times"),
+        ("OUTLAST_MAX_RETRIES", "one=-1", "one=-1: at least 0"),
+        ("OUTLAST_MAX_RETRIES", "one=many", "max_retries"),
         ("OUTLAST_SCHEMA", "pg_mine", "pg_"),
         ("OUTLAST_SCHEMA", "x" * 49, "48 bytes"),
         ("TASK_TIMEOUT_SECONDS", "soon", "TASK_TIMEOUT_SECONDS"),

@@ -111,6 +111,7 @@ def _queues(overview: Overview) -> Iterator[Metric]:
 _COUNTERS = {
     "runs_claimed": "Runs claimed",
     "runs_handed_back": "Runs put back into the queue by the worker that had them",
+    "runs_retried": "Runs put back to be tried again after a transient error",
     "runs_taken_back": "Runs the worker's sweep took from dead workers",
     "attempts_without_end": "Attempts that ended without ending their run",
     "child_deaths": "Child processes that died",

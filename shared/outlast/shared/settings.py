@@ -15,9 +15,11 @@ from pydantic_settings import (
 )
 
 from .domain.errors import OutlastError
+from .domain.retry import RetryPolicy
 from .domain.runs import Durability
 
 CONFIG_FILE = "outlast.toml"
+_MAX_RETRIES = 3
 
 
 class SettingsError(OutlastError):
@@ -92,6 +94,10 @@ class Settings(BaseSettings):
     """A run whose attempts have so often ended with the death of their process is not tried again."""
     max_takeovers: int = Field(default=50, gt=0)
     """The same for attempts that ended without any fault of the run: with their worker, or its connection."""
+    max_retries: Annotated[dict[str, int], NoDecode] = Field(default_factory=lambda: {"*": _MAX_RETRIES})
+    """How often a run is tried again after a transient error; by agent as above, the others have the default."""
+    retry_seconds: float = Field(default=1.0, gt=0)
+    """Before a run's first retry; twice as long before each further one."""
     queues: Annotated[tuple[str, ...], NoDecode] = ("default",)
     worker_connections: int = Field(default=6, ge=2)
     lease_seconds: float = Field(default=6.0, gt=0)
@@ -146,7 +152,7 @@ class Settings(BaseSettings):
     def _parse_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("max_running_per_agent", "durability", mode="before")
+    @field_validator("max_running_per_agent", "max_retries", "durability", mode="before")
     @classmethod
     def _parse_by_agent(cls, value: Any) -> Any:
         if isinstance(value, int):
@@ -162,6 +168,14 @@ class Settings(BaseSettings):
         for name, limit in limits.items():
             if limit < 1:
                 raise ValueError(f"{name}={limit}: at least 1")
+        return limits
+
+    @field_validator("max_retries")
+    @classmethod
+    def _check_retries(cls, limits: dict[str, int]) -> dict[str, int]:
+        for name, limit in limits.items():
+            if limit < 0:
+                raise ValueError(f"{name}={limit}: at least 0")
         return limits
 
     @field_validator("db_schema")
@@ -200,6 +214,10 @@ class Settings(BaseSettings):
     @property
     def default_agent(self) -> str | None:
         return next(iter(self.agents), None)
+
+    def retry_policy(self, agent: str) -> RetryPolicy:
+        limits = {"*": _MAX_RETRIES, **self.max_retries}
+        return RetryPolicy(limits.get(agent, limits["*"]), self.retry_seconds)
 
     def required_database_url(self) -> str:
         if self.database_url is None:

@@ -1,4 +1,5 @@
-"""The sweep: takes back what dead workers held, wakes threads that were forgotten, re-rings bells that were lost.
+"""The sweep: takes back what dead workers held, wakes runs that waited for their retry and threads that were forgotten,
+re-rings bells that were lost.
 
 Every API replica and every worker runs one; of those that look at the same moment one leads. A sweep that is late or
 missing delays a takeover and nothing else.
@@ -18,7 +19,7 @@ from .domain.errors import OutlastError
 from .domain.ids import response_id
 from .doorbell import Doorbell
 from .settings import Settings
-from .store import sweeping, workers
+from .store import retries, sweeping, workers
 
 log = structlog.get_logger()
 
@@ -29,7 +30,7 @@ class Swept:
 
     led: bool = False
     busy: bool = False
-    """Something is queued or running: the next look is to be soon."""
+    """Something is ready or running, or will be within a beat: the next look is to be soon."""
     ready_queues: list[str] = field(default_factory=list[str])
 
 
@@ -99,11 +100,13 @@ class Sweep:
             if not await sweeping.lead(connection):
                 return Swept(busy=True)
             taken = await sweeping.take_back_expired(connection) if take_back else []
+            await retries.wake(connection)
             if self._is_time_to_tidy():
                 await sweeping.promote_orphans(connection)
                 await workers.forget_silent(connection)
             ready = await sweeping.ready_queues(connection)
             busy = bool(ready) or await sweeping.anything_runs(connection)
+            busy = busy or await retries.due_within(connection, self._settings.beat_seconds)
         for run_id in taken:
             log.warning("run.taken_back", run=response_id(run_id), cause="lease_expired")
         self.taken_back += len(taken)

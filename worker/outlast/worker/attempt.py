@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -18,12 +19,14 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost, Unavailable
 from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import item_id, response_id
+from outlast.shared.domain.retry import Backoff
 from outlast.shared.domain.runs import Lease, Run, RunStatus
 from outlast.shared.settings import Settings
-from outlast.shared.store import events, leases, runs
+from outlast.shared.store import events, leases, retries, runs
 from outlast.shared.wire import event_from
 
 from .agents.adapter import Adapter
+from .failures import consequence
 from .flusher import Flusher, ending_of
 from .output import Output
 from .output.replay import Past, replay
@@ -55,6 +58,8 @@ class Outcome:
     """None: it did not end the run."""
     events: int = 0
     """Events it wrote."""
+    retried: bool = False
+    """The run waits for its next attempt, because of a transient error."""
 
 
 class Attempt:
@@ -72,6 +77,7 @@ class Attempt:
         self._stage: Stage | None = None
         self._draining = False
         self._finished_as: RunStatus | None = None
+        self._retried = False
         self._driving: asyncio.Task[None] | None = None
 
     def stop(self, why: Stop) -> None:
@@ -110,7 +116,7 @@ class Attempt:
                 await self._fail_broken()
             finally:
                 self._log.close()
-        return Outcome(self._finished_as, self._log.next_seq - self._run.last_seq - 1)
+        return Outcome(self._finished_as, self._log.next_seq - self._run.last_seq - 1, self._retried)
 
     async def _fail_broken(self) -> None:
         """End a run that this code cannot go on with, from what its log holds."""
@@ -146,6 +152,8 @@ class Attempt:
             case Stop.CANCEL:
                 await self._log.append(output.settle("incomplete"))
                 await self._finish(RunStatus.CANCELLED, *output.cancel(), stage.checkpoint_id)
+            case Backoff() as backoff:
+                await self._retry(backoff)
             case AgentError() as failure:
                 await self._log.append(output.settle("incomplete"))
                 ending = output.fail(failure.code, failure.message)
@@ -154,8 +162,8 @@ class Attempt:
                 await self._log.append(output.settle("completed"))
                 await self._finish(RunStatus.COMPLETED, *output.complete(datetime.now(UTC)), stage.checkpoint_id)
 
-    async def _drive(self, stage: Stage) -> Stop | AgentError | None:
-        """Run the agent's code to its end. Returns what stopped it before, or why it failed, for the client to read."""
+    async def _drive(self, stage: Stage) -> Stop | Backoff | AgentError | None:
+        """Run the agent's code to its end. Returns what stopped it before, or what follows from its failure."""
         if self._agent is None:
             return AgentError(f"This worker has no agent named {self._run.agent!r}.", code="agent_not_found")
         if self._run.cancel_requested:
@@ -175,7 +183,7 @@ class Attempt:
             async with limit:
                 await self._driving
         except TimeoutError as error:
-            return _timeout() if limit.expired() else _failure(error)
+            return _timeout() if limit.expired() else self._after(error)
         except asyncio.CancelledError:
             return self._stop or AgentError("The agent's code was cancelled from within.")
         except LeaseLost:
@@ -187,7 +195,7 @@ class Attempt:
         except AgentError as error:
             return error
         except Exception as error:  # noqa: BLE001 — the agent's code may raise anything
-            return _failure(error)
+            return self._after(error)
         return None
 
     def _spent(self) -> AgentError | None:
@@ -195,11 +203,18 @@ class Attempt:
         charged, cause = self._run.charged_attempts, self._run.last_cause
         if charged >= self._settings.max_attempts:
             how = f"{charged} of its attempts ended with the death of their process (OUTLAST_MAX_ATTEMPTS"
-        elif (others := self._run.attempt - 1 - charged) >= self._settings.max_takeovers:
+        elif (others := self._run.attempt - 1 - charged - self._run.retries) >= self._settings.max_takeovers:
             how = f"{others} of its attempts ended with their worker (OUTLAST_MAX_TAKEOVERS"
         else:
             return None
         return AgentError(f"The run was given up: {how}; the last of them: {cause}).", code="max_attempts_exceeded")
+
+    def _after(self, error: Exception) -> Stop | Backoff | AgentError:
+        """What follows from an exception of the agent's code: another try, or the end with words for the client."""
+        policy = self._settings.retry_policy(self._run.agent)
+        follows = consequence(error, self._run, policy, now=datetime.now(UTC), jitter=random.random())
+        # Another try is not what follows when it has been stopped: that may be why it failed.
+        return self._stop if self._stop is not None and isinstance(follows, Backoff) else follows
 
     async def _finish(
         self, status: RunStatus, last: list[Event], response: dict[str, Any], checkpoint_id: str | None
@@ -220,11 +235,18 @@ class Attempt:
         )
         log.info("run.released", cause=cause)
 
-
-def _failure(error: Exception) -> AgentError:
-    """What the client learns of an exception: its type. The rest may hold secrets and is for the log."""
-    log.error("agent.failed", exc_info=error)
-    return AgentError(f"The agent failed with {type(error).__name__}.")
+    async def _retry(self, backoff: Backoff) -> None:
+        """Have the run tried again later. Nothing is written: what is open the next attempt closes and supersedes."""
+        await self._log.flush()
+        waits = await self._database.run(
+            lambda c: retries.release(c, self.lease, seconds=backoff.seconds, cause=backoff.cause),
+            patience_seconds=_RELEASE_PATIENCE_SECONDS,
+        )
+        if not waits:
+            raise LeaseLost
+        self._retried = True
+        retry = self._run.retries + 1
+        log.warning("run.retrying", cause=backoff.cause, seconds=round(backoff.seconds, 3), retry=retry)
 
 
 def _timeout() -> AgentError:

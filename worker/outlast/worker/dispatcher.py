@@ -79,7 +79,7 @@ class Dispatcher:
         if not self._held.end(lease):
             return
         self._counters[f"runs_{outcome.status}" if outcome.status else "attempts_without_end"] += 1
-        self._counters["events"] += outcome.events
+        self._counters.update(events=outcome.events, runs_retried=outcome.retried)
         self._may_own_more |= outcome.status is None  # it was suspended, or could not even be read
         self._background.start(self._claim_quietly())
 

@@ -87,7 +87,8 @@ def _line(run: RunSummary) -> str:
     ended = run.finished_at or datetime.now(UTC)
     took = f"{(ended - run.started_at).total_seconds():.1f} s" if run.started_at else "-"
     when = run.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    retries = f" ({run.retries} retried)" if run.retries else ""
     return (
         f"{response_id(run.run_id)}  {run.status:<11}  {run.agent:<16}  {when}  "
-        f"attempt {run.attempt}  {run.last_seq + 1} events  {took}"
+        f"attempt {run.attempt}{retries}  {run.last_seq + 1} events  {took}"
     )

@@ -96,6 +96,8 @@ class Run:
     """Attempts that ended with the death of the process they ran in."""
     last_cause: str | None = None
     """Why the latest of the charged attempts ended; without any, the latest of all."""
+    retries: int = 0
+    """Attempts that ended with a transient error, after which it was tried again."""
     previous_run_id: UUID | None = None
     """The run that this one continues, by ``previous_response_id``. It may have been deleted since."""
 
@@ -108,6 +110,7 @@ class RunSummary:
     agent: str
     status: RunStatus
     attempt: int
+    retries: int
     thread: str
     created_at: datetime
     started_at: datetime | None

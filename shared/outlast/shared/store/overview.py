@@ -24,7 +24,7 @@ class QueueState:
 
     ready: int = 0
     waiting: int = 0
-    """Queued, but not ready: an earlier run of the same thread is active."""
+    """Queued, but not ready: an earlier run of the same thread is active, or a retry is to come later."""
     running: int = 0
     oldest_seconds: float = 0.0
     """The age of the oldest run that is ready, of the next COUNTED_MOST to be claimed."""

@@ -13,9 +13,11 @@ from outlast.shared.domain.runs import Lease, Run, RunStatus, RunSummary, ToolIt
 from outlast.shared.notifications import notify, payloads
 from outlast.shared.wire import from_json
 
+from .threads import ACTIVE
+
 _RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at, r.deadline_at, r.background, r.store,
           r.tool_items, r.request, h.last_seq, r.response, r.cancel_requested_at IS NOT NULL, r.charged_attempts,
-          r.last_cause, r.previous_run_id, t.id"""
+          r.last_cause, r.previous_run_id, t.id, r.retries"""
 
 
 async def read(connection: Connection, run_id: UUID, principal: str) -> Run | None:
@@ -41,7 +43,8 @@ async def read_held(connection: Connection, leases: Sequence[Lease]) -> list[Run
     return [_run(row) for row in await cursor.fetchall()]
 
 
-_SUMMARY = """SELECT r.id, r.agent, r.status, r.attempt, t.name, r.created_at, r.started_at, r.finished_at, h.last_seq
+_SUMMARY = """SELECT r.id, r.agent, r.status, r.attempt, r.retries, t.name, r.created_at, r.started_at, r.finished_at,
+                     h.last_seq
               FROM runs r JOIN run_heads h ON h.run_id = r.id JOIN threads t ON t.id = r.thread_id"""
 
 
@@ -101,12 +104,11 @@ _PROMOTE = """
 UPDATE runs SET ready = true WHERE id = (
     SELECT w.id FROM runs w
     WHERE w.thread_id = {thread_id} AND w.status = 'queued' AND NOT w.ready AND w.run_at <= clock_timestamp()
-    AND NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id
-                    AND (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready)))
+    AND NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id AND {active})
     ORDER BY w.created_at, w.id LIMIT 1)
 """
-_PROMOTE_AFTER_RUN = _PROMOTE.format(thread_id="(SELECT thread_id FROM runs WHERE id = %(run_id)s)")
-_PROMOTE_IN_THREAD = _PROMOTE.format(thread_id="%(thread_id)s")
+_PROMOTE_AFTER_RUN = _PROMOTE.format(active=ACTIVE, thread_id="(SELECT thread_id FROM runs WHERE id = %(run_id)s)")
+_PROMOTE_IN_THREAD = _PROMOTE.format(active=ACTIVE, thread_id="%(thread_id)s")
 
 
 async def finish(connection: Connection, schema: str, lease: Lease, ending: Ending) -> bool:
@@ -144,9 +146,12 @@ async def _finish(connection: Connection, schema: str, held_as: RunStatus, lease
 
 
 async def request_cancel(connection: Connection, run_id: UUID, principal: str) -> bool:
-    """Ask the attempt that holds this run, or will hold it next, to end it. False: it is not begun, or has ended."""
+    """Ask the attempt that holds this run, or will hold it next, to end it. False: it is not begun, or has ended.
+
+    A run that waits for its retry waits no longer.
+    """
     cursor = await connection.execute(
-        """UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now())
+        """UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), ready = true
            WHERE id = %s AND principal = %s AND attempt > 0 AND status IN ('queued', 'in_progress') RETURNING id""",
         (run_id, principal),
     )
@@ -248,4 +253,5 @@ def _run(row: tuple[Any, ...]) -> Run:
         last_cause=row[16],
         previous_run_id=row[17],
         thread_id=row[18],
+        retries=row[19],
     )

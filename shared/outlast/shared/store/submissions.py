@@ -15,6 +15,7 @@ from outlast.shared.domain.events import Chunk
 from outlast.shared.domain.runs import Submission
 
 from .overview import ESTIMATED_QUEUED
+from .threads import ACTIVE
 
 BATCH_SESSION = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
 """For the connection of `submit_batch`: a plan cached while the tables were small would scan them for ever."""
@@ -99,8 +100,7 @@ r AS (
                       timeout_seconds, background, store, tool_items, idempotency_key, request_digest, title, request)
     SELECT %(run_id)s, %(principal)s, t.id, %(previous_run_id)s, %(agent)s, %(queue)s, %(priority)s,
            1 + {_TURN_BEFORE.format(queue="%(queue)s", principal="%(principal)s")},
-           NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = t.id
-                       AND (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready))),
+           NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = t.id AND {ACTIVE}),
            %(created_at)s, %(timeout_seconds)s, %(background)s, %(store)s, %(tool_items)s, %(idempotency_key)s,
            %(request_digest)s, %(title)s, %(request)s
     FROM t ON CONFLICT DO NOTHING RETURNING id),

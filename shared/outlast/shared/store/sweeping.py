@@ -7,6 +7,7 @@ from uuid import UUID
 from outlast.shared.connections import Connection
 
 from .leases import REQUEUE
+from .threads import ACTIVE
 
 # Out of the usual order (leases before runs), which is safe since it waits for nobody: what hangs, hangs alone.
 _TAKE_BACK = """
@@ -14,7 +15,7 @@ WITH d AS MATERIALIZED (
     SELECT run_id, attempt FROM run_leases WHERE lease_until < now() ORDER BY run_id FOR UPDATE SKIP LOCKED),
 """ + REQUEUE.format(skip="SKIP LOCKED")
 # The threads with waiting runs, one index probe each, and of each the run that waits longest.
-_PROMOTE = """
+_PROMOTE = f"""
 WITH RECURSIVE waiting AS (
     (SELECT id, thread_id FROM runs WHERE status = 'queued' AND NOT ready ORDER BY thread_id, created_at LIMIT 1)
     UNION ALL
@@ -23,8 +24,7 @@ WITH RECURSIVE waiting AS (
         ORDER BY thread_id, created_at LIMIT 1) n),
 free AS MATERIALIZED (
     SELECT w.id FROM waiting w JOIN threads t ON t.id = w.thread_id
-    WHERE NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id
-                      AND (a.status = 'in_progress' OR (a.status = 'queued' AND a.ready)))
+    WHERE NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id AND {ACTIVE})
     ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED)
 UPDATE runs SET ready = true
 WHERE id IN (SELECT id FROM free) AND status = 'queued' AND run_at <= now() RETURNING id

@@ -7,6 +7,9 @@ from uuid import UUID
 
 from outlast.shared.connections import Connection
 
+ACTIVE = "(a.status = 'in_progress' OR (a.status = 'queued' AND (a.ready OR a.attempt > 0)))"
+"""Of a run ``a``: no later one of its thread may begin. As in the index `one_active_run_per_thread`."""
+
 
 async def runs_of_thread(
     connection: Connection, thread_name: str, principal: str, run_ids: Collection[UUID]

@@ -55,7 +55,9 @@ async def _serve(end: socket.socket, settings: Settings, clock: LeaseClock) -> N
 
     def ended(lease: Lease, outcome: Outcome) -> None:
         status = outcome.status.value if outcome.status else None
-        channel.send("ended", leases=leases_to_wire([lease]), status=status, events=outcome.events)
+        channel.send(
+            "ended", leases=leases_to_wire([lease]), status=status, events=outcome.events, retried=outcome.retried
+        )
 
     try:
         async with loaded(settings.agents) as agents, open_runtime(settings, agents, ended, clock) as runtime:

@@ -101,7 +101,7 @@ class Child:
                 case "ended":
                     [lease] = leases_from_wire(message["leases"])
                     status = RunStatus(message["status"]) if message["status"] else None
-                    dispatcher.ended(lease, Outcome(status, message["events"]))
+                    dispatcher.ended(lease, Outcome(status, message["events"], message["retried"]))
                 case _:  # cannot_start
                     reason = message["reason"]
         return reason

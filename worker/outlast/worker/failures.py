@@ -1,0 +1,40 @@
+"""What follows from an exception of an agent's code: the run is tried again later, or it fails."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import structlog
+
+from outlast.agent import AgentError, Retry
+from outlast.shared.domain.retry import Backoff, RetryPolicy, back_off
+from outlast.shared.domain.runs import Run
+
+from .transient import transient
+
+log = structlog.get_logger()
+
+
+def consequence(
+    error: Exception, run: Run, policy: RetryPolicy, *, now: datetime, jitter: float
+) -> Backoff | AgentError:
+    """Another try, or what the client learns: the exception's type. The rest may hold secrets and is for the log.
+
+    ``jitter`` is from 0 to 1.
+    """
+    failure = transient(error, now)
+    if failure is None:
+        return _told(error, type(error).__name__)
+    seconds_left = float("inf") if run.deadline_at is None else (run.deadline_at - now).total_seconds()
+    backoff = back_off(failure, policy, retries=run.retries, seconds_left=seconds_left, jitter=jitter)
+    if backoff is not None:
+        return backoff
+    count = f"{run.retries} {'retry' if run.retries == 1 else 'retries'}"
+    return _told(error, failure.cause, f", also after {count}" if run.retries else "")
+
+
+def _told(error: Exception, cause: str, tried: str = "") -> AgentError:
+    if isinstance(error, Retry) and error.message:  # the agent's own words
+        return AgentError(f"{error.message.removesuffix('.')}{tried}.", code=error.code)
+    log.error("agent.failed", exc_info=error)
+    return AgentError(f"The agent failed with {cause}{tried}.")
