@@ -51,6 +51,7 @@ class _Link:
     watch: Watch | None
     server: asyncio.StreamWriter | None = None
     loses_answer: bool = False
+    frozen: bool = False
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     def reset(self) -> None:
@@ -119,6 +120,10 @@ class Proxy:
         """Reset every connection. Returns how many there were."""
         return self._do(self._cut())
 
+    def freeze(self) -> int:
+        """Every connection of now falls silent for good, new ones pass: the peer is gone and has told nobody."""
+        return self._do(self._freeze())
+
     def __enter__(self) -> Self:
         self._thread.start()
         self._do(self._set_mode(Mode.PASS))
@@ -163,6 +168,11 @@ class Proxy:
                 task.cancel()
         return len(cut)
 
+    async def _freeze(self) -> int:
+        for link in self._links:
+            link.frozen = True
+        return len(self._links)
+
     async def _close(self) -> None:
         await self._stop_listening()
         tasks = [task for link in self._links for task in link.tasks]
@@ -176,7 +186,7 @@ class Proxy:
         link.tasks.add(serving)
         self._links.add(link)
         try:
-            await self._held_up(TO_SERVER)
+            await self._held_up(TO_SERVER, link)
             server_reader, link.server = await self._connect()
             there = asyncio.create_task(self._pump(reader, link.server, TO_SERVER, link))
             back = asyncio.create_task(self._pump(server_reader, writer, TO_CLIENT, link))
@@ -208,7 +218,7 @@ class Proxy:
         while piece := await source.read(_PIECE_BYTES):
             if self.delay_seconds:
                 await asyncio.sleep(self.delay_seconds)
-            await self._held_up(way)
+            await self._held_up(way, link)
             if way is TO_SERVER:
                 link.loses_answer |= link.watch is not None and link.watch(piece)
             elif link.loses_answer:
@@ -219,6 +229,6 @@ class Proxy:
         with suppress(OSError):
             sink.write_eof()
 
-    async def _held_up(self, way: tuple[Mode, ...]) -> None:
-        while self._mode in way:
+    async def _held_up(self, way: tuple[Mode, ...], link: _Link) -> None:
+        while self._mode in way or link.frozen:
             await self._mode_changed.wait()

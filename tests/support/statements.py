@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 
 from tests.support.proxy import Watch
 
@@ -46,11 +45,18 @@ class Statements:
         return kind, body
 
 
-def loses_answers_to(is_meant: Callable[[str], bool]) -> Callable[[], Watch]:
-    """For `Proxy.watch`: the answers to these statements are lost; what they did is done."""
+class LostAnswers:
+    """For `Proxy.watch`: the answers to statements with these words are lost, so many times; what they did is done."""
 
-    def watch() -> Watch:
+    def __init__(self, words: str, times: int = 1) -> None:
+        self._words = words
+        self._left = times
+
+    def __call__(self) -> Watch:
         statements = Statements()
-        return lambda piece: any(is_meant(text) for text in statements.feed(piece))
+        return lambda piece: self._is_meant(statements.feed(piece))
 
-    return watch
+    def _is_meant(self, executed: list[str]) -> bool:
+        meant = self._left > 0 and any(self._words in text for text in executed)
+        self._left -= meant
+        return meant

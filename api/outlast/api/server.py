@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import resource
 import socket
+import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -22,20 +27,39 @@ from .app import create_app
 log = structlog.get_logger()
 
 _WANTED_FILES = 65_536
-_GRACE_SECONDS = 5
+_GRACE_SECONDS = 1.5  # for answers on their way; streams and those who wait for a run are told at once
+_EXIT_SECONDS = 4.5  # whatever hangs then: all that matters is in the database
 _YOUNG_OBJECTS = 5000  # between two collections: those of a few dozen requests
 _DATABASE_SECONDS = 8.0
 _DATABASE_PAUSE_SECONDS = 1.0
 
 
 class Server(uvicorn.Server):
-    """Aborts streams before it waits for connections to end: they would hold the shutdown for as long as runs last."""
+    """Ends in time. Streams are aborted before it waits for connections: they would last as long as their runs."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services = getattr(self.config.app.state, "services", None)  # type: ignore[union-attr]
         if services is not None:
             services.tail.cut_all()
         await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Whoever asks for the end gets it: that is no failure, and the exit code is 0."""
+        with super().capture_signals():
+            try:
+                yield
+            finally:
+                self._captured_signals.clear()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The second time it is meant at once."""
+        if self.should_exit:
+            os._exit(0)
+        super().handle_exit(sig, frame)
+        overdue = threading.Timer(_EXIT_SECONDS, os._exit, [0])
+        overdue.daemon = True
+        overdue.start()
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
@@ -45,7 +69,8 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     logging.getLogger("uvicorn.error").addFilter(_not_an_aborted_stream)
     config = uvicorn.Config(
         create_app(settings), host=host, port=port, log_config=None, access_log=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS, timeout_keep_alive=75, lifespan="on",
+        timeout_graceful_shutdown=_GRACE_SECONDS,  # type: ignore[arg-type] — it takes any number
+        timeout_keep_alive=75, lifespan="on",
     )  # fmt: skip
     config.load()
     _spare_collector()

@@ -54,25 +54,40 @@ class FinishedResponse(Response):
             disconnect.cancel()
 
     async def _answer(self) -> Response:
+        tail = self._services.tail
         try:
-            run = await finished(self._services, self._run, self._seconds)
+            await _ended(self._services, self._run, self._seconds)
+            if tail.stopping and self._seconds is None:
+                return self._elsewhere()
+            run = await _as_it_is(self._services, self._run)
         except OutlastError as error:
             answer = errors.answer(error)
             if self._seconds is None:  # it has been accepted: posted again it would run again
                 answer.headers["x-should-retry"] = "false"
             return answer
-        if self._services.tail.stopping and not run.status.terminal and self._seconds is None:
-            # Not an abort: the SDK would post, and run, again. It follows this to another replica, by whichever path
-            # it came: the address is relative to the one that was asked.
-            location = f"responses/{response_id(run.run_id)}?wait={MAX_WAIT_SECONDS}"
-            return Response(status_code=303, headers={"location": location})
         return Json(run.response or response_object(run))
+
+    def _elsewhere(self) -> Response:
+        """Not an abort: the SDK would post, and run, again. It follows this to another replica.
+
+        By whichever path it came: the address is relative to the one that was asked.
+        """
+        location = f"responses/{response_id(self._run.run_id)}?wait={MAX_WAIT_SECONDS}"
+        return Response(status_code=303, headers={"location": location})
 
 
 async def finished(services: Services, run: Run, seconds: float | None = None) -> Run:
     """The run when it has ended, or as it is when the time is over or this replica stops. Raises RunNotFound."""
+    await _ended(services, run, seconds)
+    return await _as_it_is(services, run)
+
+
+async def _ended(services: Services, run: Run, seconds: float | None) -> None:
     with contextlib.suppress(StreamCut):
         await services.tail.wait_for_end(run, seconds)
+
+
+async def _as_it_is(services: Services, run: Run) -> Run:
     found = await services.database.run(lambda c: runs.read(c, run.run_id, run.principal))
     if found is None:
         raise RunNotFound(f"Response with id '{response_id(run.run_id)}' has been deleted.", param="id")

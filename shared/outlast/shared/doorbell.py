@@ -51,7 +51,7 @@ def celery_app(redis_url: str, schema: str) -> Celery:
         broker_transport_options={
             "global_keyprefix": f"{schema}:",  # two Outlasts may share one Redis
             "socket_connect_timeout": 2,
-            "socket_timeout": 5,
+            "socket_timeout": 3,  # more than a worker listens at a time; a silent broker holds its end up for so long
             "health_check_interval": 10,
         },
         task_acks_late=False,

@@ -8,14 +8,19 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import structlog
 from celery import signals
 from celery.apps.worker import Worker
 from celery.worker import state
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
 
 from outlast.shared.doorbell import TASK, broker_queue, celery_app
 from outlast.shared.settings import Settings, SettingsError
 
 from .pool.pool import RunPool
+
+log = structlog.get_logger()
 
 
 def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: None) -> int:
@@ -36,6 +41,7 @@ def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
     worker = QuietWorker(
         app=app,
         pool_cls=RunPool.serving(settings),
+        consumer_cls=PatientConsumer,
         concurrency=settings.worker_children * settings.concurrency,
         queues=[broker_queue(settings.db_schema, name) for name in settings.queues],
         without_gossip=True,
@@ -62,6 +68,29 @@ class QuietWorker(Worker):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
+
+
+class PatientConsumer(Consumer):
+    """Celery's consumer, which finds a broker that is back within two seconds rather than thirty, and says less."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        said = False
+
+        def say(error: Exception, _seconds: float) -> None:
+            nonlocal said
+            if not said:
+                log.warning("broker.waiting", error=type(error).__name__)
+            said = True
+
+        conn.ensure_connection(say, interval_start=0.5, interval_step=0.5, interval_max=2, callback=maybe_shutdown)
+        if said:
+            log.info("broker.back")
+        return conn
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Celery 6 will do with tasks: there are none
+            super().on_connection_error_after_connected(exc)
 
 
 def _keep_ours(**_: Any) -> None:
