@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from outlast.agent import Usage
 from outlast.shared.domain import events
 from outlast.shared.domain.events import Event
 
+from .asides import an_aside
+from .emissions import usage_from
 from .items import Item, Origin
 
 
@@ -16,7 +20,16 @@ class Past:
     """What the log of a run holds so far. ``items`` are all that were ever added, in order of their index."""
 
     items: list[Item] = field(default_factory=list[Item])
+    asides: list[Item] = field(default_factory=list[Item])
+    usage: Usage = field(default_factory=Usage)
+    attempt: int = 1
+    """The latest that has written anything."""
     in_progress_written: bool = False
+
+    @property
+    def said(self) -> Sequence[Item]:
+        """All that a later attempt keeps or supersedes, by its ids."""
+        return [*self.items, *self.asides]
 
 
 def replay(log: Iterable[Event]) -> Past:
@@ -29,7 +42,11 @@ def replay(log: Iterable[Event]) -> Past:
 def _apply(past: Past, event: Event) -> None:
     fields = event.fields
     if "outlast" in fields:
-        _supersede(past, fields["outlast"]["superseded"])
+        _supersede(past, fields["outlast"])
+    if "usage" in fields:
+        past.usage = usage_from(fields["usage"])
+    for aside in fields.get("asides", ()):
+        past.asides.append(an_aside(len(past.asides), aside, event.sequence_number))
     match event.type:
         case events.IN_PROGRESS:
             past.in_progress_written = True
@@ -62,7 +79,10 @@ def _item(past: Past, event: Event) -> Item:
     return past.items[index]
 
 
-def _supersede(past: Past, ids: Sequence[str]) -> None:
+def _supersede(past: Past, marker: Mapping[str, Any]) -> None:
+    past.attempt = marker["attempt"]
     for item in past.items:
-        if item.id in ids:
+        if item.id in marker["superseded"]:
             item.surviving = False
+    for number in marker.get("asides", ()):
+        past.asides[number].surviving = False
