@@ -98,7 +98,9 @@ class Attempt:
             try:
                 past = await self._past()
                 output = Output(self._run, self._new_id, time.time, past)
-                await self._log.append(output.begin(await self._surviving(past)))
+                refusal = self._refusal()
+                if refusal not in (Stop.LOST, Stop.RELEASE):  # else it is another attempt that begins
+                    await self._log.append(output.begin(None if refusal else await self._surviving(past)))
                 self._stage = Stage(self._run, output, self._log, self._database, past, self._settings)
                 await self._drive_and_finish(self._stage)
             except LeaseLost:
@@ -131,10 +133,10 @@ class Attempt:
         return replay(event_from(line) for line in lines)
 
     async def _surviving(self, past: Past) -> Collection[str]:
-        """Which of the items that are still part of the answer this attempt goes on from."""
-        if self._agent is None or not past.items:
+        """What of all that is still part of the answer this attempt goes on from."""
+        if self._agent is None or not past.said:
             return ()
-        return await self._agent.surviving(self._run, past.items, self._database)
+        return await self._agent.surviving(self._run, past.said, self._database)
 
     async def _drive_and_finish(self, stage: Stage) -> None:
         output = stage.output
@@ -156,21 +158,11 @@ class Attempt:
 
     async def _drive(self, stage: Stage) -> Stop | AgentError | None:
         """Run the agent's code to its end. Returns what stopped it before, or why it failed, for the client to read."""
-        if self._agent is None:
-            return AgentError(f"This worker has no agent named {self._run.agent!r}.", code="agent_not_found")
-        if self._run.cancel_requested:
-            self.stop(Stop.CANCEL)
-        if self._stop is not None:
-            return self._stop
-        seconds = _seconds_until(self._run.deadline_at)
-        if seconds == 0:  # not even begun: code that kills its worker would do so again
-            return _timeout()
-        if spent := self._spent():
-            return spent
-        if self._draining:
-            return Stop.RELEASE
+        refusal = self._refusal()
+        if self._agent is None or refusal is not None:
+            return refusal
         self._driving = asyncio.create_task(self._agent.execute(stage))
-        limit = asyncio.timeout(seconds)
+        limit = asyncio.timeout(_seconds_until(self._run.deadline_at))
         try:
             async with limit:
                 await self._driving
@@ -189,6 +181,20 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 — the agent's code may raise anything
             return _failure(error)
         return None
+
+    def _refusal(self) -> Stop | AgentError | None:
+        """Why the agent is not even started; nothing of what was said before is taken back then."""
+        if self._agent is None:
+            return AgentError(f"This worker has no agent named {self._run.agent!r}.", code="agent_not_found")
+        if self._run.cancel_requested:
+            self.stop(Stop.CANCEL)
+        if self._stop is not None:
+            return self._stop
+        if _seconds_until(self._run.deadline_at) == 0:  # code that kills its worker would do so again
+            return _timeout()
+        if spent := self._spent():
+            return spent
+        return Stop.RELEASE if self._draining else None
 
     def _spent(self) -> AgentError | None:
         """Why this run is not tried again. What the run did to its processes counts, and, much later, what did not."""
