@@ -62,8 +62,8 @@ def done(log: Sequence[str]) -> list[str]:
 
 
 def dropped(log: Sequence[str]) -> dict[str, Any]:
-    asides = [aside for event in map(json.loads, log) for aside in event.get("asides", ())]
-    return {"asides": list(range(len(asides)))} if asides else {}
+    asides = [aside["id"] for event in map(json.loads, log) for aside in event.get("asides", ())]
+    return {"asides": asides} if asides else {}
 
 
 def test_an_item_of_the_past_knows_the_number_of_the_event_that_ended_it() -> None:

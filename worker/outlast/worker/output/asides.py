@@ -1,6 +1,7 @@
 """What an agent says that is no item, or none yet: values for the end of the run, and calls held back until then.
 
-The next event tells of an aside, with the step that said it. It survives or is superseded as an item is.
+The next event tells of an aside, with the step that said it. It survives or is superseded as an item is. One that no
+event has told of yet can be stored beside the log, at the end of a step that is to survive.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ _CALL_ID = {"function_call": "call_id", "mcp_approval_request": "approval_reques
 
 
 class Asides:
-    """All of one run, in the order in which they were said. ``past`` are those that its log tells of."""
+    """All of one run, in the order in which they were said.
 
-    def __init__(self, past: Sequence[Item] = ()) -> None:
+    ``past`` are those of earlier attempts; the log tells of the first ``told`` of them.
+    """
+
+    def __init__(self, attempt: int, past: Sequence[Item] = (), told: int = 0) -> None:
+        self._attempt = attempt
         self._all = list(past)
-        self._told = len(past)
+        self._told = told
+        self._kept = len(past)
         self._holders: dict[str, Item] = {}
         self._find_holders()
 
@@ -42,7 +48,7 @@ class Asides:
         new = {key: value for key, value in values.items() if not self._holds(key, value, path)}
         if not new:
             return
-        last = self._all[-1] if len(self._all) > self._told else None
+        last = self._all[-1] if len(self._all) > self._kept else None
         if last is None or last.type != STATE or last.origin.path != path:
             last = self._add({"type": STATE, "values": {}}, path)
         last.data["values"] |= new
@@ -56,23 +62,27 @@ class Asides:
         )
         self._add({"type": kind, _CALL_ID[kind]: key, "name": call.name, "arguments": str(call.arguments)}, path)
 
-    def supersede(self, surviving: Collection[str]) -> list[int]:
-        """Drop those that do not survive. Returns their numbers."""
+    def supersede(self, surviving: Collection[str]) -> list[str]:
+        """Drop those that do not survive. Returns their ids."""
         lost = [aside for aside in self._all if aside.surviving and aside.id not in surviving]
         for aside in lost:
             aside.surviving = False
         self._find_holders()
-        return [aside.index for aside in lost]
+        return [aside.id for aside in lost]
 
-    def news(self) -> list[dict[str, Any]]:
-        """Those that no event has told of, as an event tells of them."""
-        new, self._told = self._all[self._told :], len(self._all)
-        return [
-            {name: value for name, value in aside.data.items() if name != "id"} | aside.origin.fields for aside in new
-        ]
+    def tell(self) -> list[dict[str, Any]]:
+        """Those that no event has told of, for one that does."""
+        untold = self.keep()
+        self._told = self._kept
+        return untold
+
+    def keep(self) -> list[dict[str, Any]]:
+        """The same, to be stored beside the log: what is said from now on is not part of them."""
+        self._kept = len(self._all)
+        return [aside.data | aside.origin.fields for aside in self._all[self._told :] if aside.surviving]
 
     def _add(self, data: dict[str, Any], path: Path) -> Item:
-        aside = an_aside(len(self._all), {**data, **Origin(path=path).fields})
+        aside = an_aside({"id": f"{self._attempt}.{len(self._all)}", **data, **Origin(path=path).fields})
         self._all.append(aside)
         return aside
 
@@ -85,8 +95,7 @@ class Asides:
         self._holders = {key: aside for aside in states for key in aside.data["values"]}
 
 
-def an_aside(number: int, told: Mapping[str, Any], sequence_number: int | None = None) -> Item:
+def an_aside(told: Mapping[str, Any], sequence_number: int | None = None) -> Item:
     """An aside, from what an event (of this number) tells of it. It is no item of the output, but is kept like one."""
     data = {name: value for name, value in told.items() if name != "path"}
-    origin = Origin(path=told.get("path", ()))
-    return Item(number, {"id": f"aside_{number}", **data}, open=False, origin=origin, done_seq=sequence_number)
+    return Item(-1, data, open=False, origin=Origin(path=told.get("path", ())), done_seq=sequence_number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -51,8 +51,8 @@ class Output:
         self._next_seq = run.last_seq + 1
         self._speaking: dict[str | None, Item] = {}
         self._calls: dict[str, Item | ToolCall] = {}
-        self._asides = Asides(self._past.asides)
-        self._usage = self._told_usage = self._past.usage
+        self._asides = Asides(run.attempt, self._past.asides, self._past.asides_told)
+        self._usage, self._told_usage = self._past.usage, self._past.usage_told
         self._marker: dict[str, Any] | None = None
         """The field that the first event of a later attempt carries."""
         if run.attempt > self._past.attempt:
@@ -92,6 +92,10 @@ class Output:
     def pause(self) -> list[Event]:
         """Complete the messages that are being written: what comes next begins new ones."""
         return self._number([step for key in list(self._speaking) for step in self._finish_saying(key)])
+
+    def untold(self) -> dict[str, Any]:
+        """What a later attempt must know and no event tells yet: the next one will. Until then it is stored elsewhere."""
+        return self._untold(self._asides.keep())
 
     def settle(self, status: Closing) -> list[Event]:
         """Close what is open, ahead of the end: a long text is then stored by itself, not in one piece with the end."""
@@ -253,23 +257,22 @@ class Output:
                 fields["outlast"], self._marker = self._marker, None
             if not kind.endswith(".delta"):
                 fields["created_at"] = round(self._clock(), 3)
-                fields |= {} if kind in TERMINAL_TYPES else self._news()  # its response has it all
+                fields |= {} if kind in TERMINAL_TYPES else self._tell()  # its response has it all
             events.append(Event(kind, self._next_seq, fields))
             self._next_seq += 1
         return events
 
-    def _news(self) -> dict[str, Any]:
-        """What a later attempt must know and no event has told yet."""
-        news: dict[str, Any] = {}
-        if self._usage != self._told_usage:
-            news["usage"] = emissions.counted(self._usage)
-            self._told_usage = self._usage
-        if asides := self._asides.news():
-            news["asides"] = asides
-        return news
+    def _untold(self, asides: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        usage = {} if self._usage == self._told_usage else {"usage": emissions.counted(self._usage)}
+        return usage | ({"asides": asides} if asides else {})
 
-    def _mark(self, lost: Sequence[Item], asides: Sequence[int] = ()) -> None:
-        """Say with the next event what is superseded: items, by their ids, and asides, by their numbers."""
+    def _tell(self) -> dict[str, Any]:
+        untold = self._untold(self._asides.tell())
+        self._told_usage = self._usage
+        return untold
+
+    def _mark(self, lost: Sequence[Item], asides: Sequence[str] = ()) -> None:
+        """Say with the next event what is superseded: the ids of items, and those of asides."""
         for item in lost:
             item.surviving = False
         self._marker = {"attempt": self._run.attempt, "superseded": [item.id for item in lost]}

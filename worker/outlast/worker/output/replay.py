@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from outlast.agent import Usage
@@ -21,7 +21,13 @@ class Past:
 
     items: list[Item] = field(default_factory=list[Item])
     asides: list[Item] = field(default_factory=list[Item])
+    asides_told: int = 0
+    """How many of them events tell of; the others were stored beside the log."""
     usage: Usage = field(default_factory=Usage)
+    usage_told: Usage = field(default_factory=Usage)
+    """What events tell of it."""
+    dropped: set[str] = field(default_factory=set[str])
+    """Ids of asides that were superseded."""
     attempt: int = 1
     """The latest that has written anything."""
     in_progress_written: bool = False
@@ -32,10 +38,14 @@ class Past:
         return [*self.items, *self.asides]
 
 
-def replay(log: Iterable[Event]) -> Past:
+def replay(log: Iterable[Event], untold: Mapping[str, Any] | None = None, kept_seq: int = 0) -> Past:
+    """``untold`` is what an earlier attempt had to tell (``Output.untold``) when this number was the log's last."""
     past = Past()
     for event in log:
         _apply(past, event)
+    past.asides_told, past.usage_told = len(past.asides), past.usage
+    if untold:
+        _hear(past, untold, kept_seq)
     return past
 
 
@@ -43,10 +53,7 @@ def _apply(past: Past, event: Event) -> None:
     fields = event.fields
     if "outlast" in fields:
         _supersede(past, fields["outlast"])
-    if "usage" in fields:
-        past.usage = usage_from(fields["usage"])
-    for aside in fields.get("asides", ()):
-        past.asides.append(an_aside(len(past.asides), aside, event.sequence_number))
+    _hear(past, fields, event.sequence_number)
     match event.type:
         case events.IN_PROGRESS:
             past.in_progress_written = True
@@ -79,10 +86,23 @@ def _item(past: Past, event: Event) -> Item:
     return past.items[index]
 
 
+def _hear(past: Past, told: Mapping[str, Any], sequence_number: int) -> None:
+    if "usage" in told:
+        past.usage = max(past.usage, usage_from(told["usage"]), key=astuple)  # it only grows
+    known = {aside.id: aside for aside in past.asides} if "asides" in told else {}
+    for aside in told.get("asides", ()):
+        if earlier := known.get(aside["id"]):  # stored beside the log, and later told by an event
+            earlier.done_seq = sequence_number
+        elif aside["id"] not in past.dropped:
+            past.asides.append(an_aside(aside, sequence_number))
+
+
 def _supersede(past: Past, marker: Mapping[str, Any]) -> None:
     past.attempt = marker["attempt"]
     for item in past.items:
         if item.id in marker["superseded"]:
             item.surviving = False
-    for number in marker.get("asides", ()):
-        past.asides[number].surviving = False
+    past.dropped |= set(marker.get("asides", ()))
+    for aside in past.asides:
+        if aside.id in past.dropped:
+            aside.surviving = False
