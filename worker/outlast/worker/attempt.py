@@ -20,13 +20,13 @@ from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import item_id, response_id
 from outlast.shared.domain.runs import Lease, Run, RunStatus
 from outlast.shared.settings import Settings
-from outlast.shared.store import events, leases, runs
-from outlast.shared.wire import event_from
+from outlast.shared.store import events, leases, runs, saves
+from outlast.shared.wire import event_from, from_json
 
 from .agents.adapter import Adapter
 from .flusher import Flusher, ending_of
 from .output import Output
-from .output.replay import Past, replay
+from .output.replay import Kept, Past, replay
 from .stage import Drained, Stage
 
 log = structlog.get_logger()
@@ -117,20 +117,21 @@ class Attempt:
     async def _fail_broken(self) -> None:
         """End a run that this code cannot go on with, from what its log holds."""
         await self._log.abandon()
-        lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
-        past = replay(event_from(line) for line in lines)
-        output = Output(replace(self._run, last_seq=len(lines) - 1), self._new_id, time.time, past)
+        past = await self._replayed()
+        output = Output(replace(self._run, last_seq=past.last_seq), self._new_id, time.time, past)
         last, response = output.fail("internal_error", "The run could not be continued.")
         ending = ending_of(RunStatus.FAILED, last, response)
         if await self._database.run(lambda c: runs.finish(c, self._database.schema, self.lease, ending)):
             self._finished_as = RunStatus.FAILED
 
     async def _past(self) -> Past:
-        """What the log holds of earlier attempts; a first attempt has nothing to look for."""
-        if self._run.attempt == 1:
-            return Past()
+        """What is stored of earlier attempts; a first attempt has nothing to look for."""
+        return Past() if self._run.attempt == 1 else await self._replayed()
+
+    async def _replayed(self) -> Past:
         lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
-        return replay(event_from(line) for line in lines)
+        saved = await self._database.run(lambda c: saves.read(c, self._run.run_id))
+        return replay(map(event_from, lines), saved and Kept(saved.kept_seq, **from_json(saved.values)))
 
     async def _surviving(self, past: Past) -> Collection[str]:
         """What of all that is still part of the answer this attempt goes on from."""

@@ -43,6 +43,11 @@ class Asides:
                 make = ClientCall if aside.type == "function_call" else Approval
                 yield make(aside.data["name"], aside.data["arguments"], aside.data[_CALL_ID[aside.type]])
 
+    @property
+    def asking(self) -> list[Path]:
+        """The steps that have said what is held."""
+        return [aside.origin.path for aside in self._all if aside.surviving and aside.type != STATE]
+
     def remember(self, values: Mapping[str, Any], path: Path) -> None:
         """Later values replace earlier ones. What this step has said already is not said again: it may be large."""
         new = {key: value for key, value in values.items() if not self._holds(key, value, path)}

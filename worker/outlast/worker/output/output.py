@@ -89,12 +89,17 @@ class Output:
         """Whether this attempt has told of a tool call whose result is still to come."""
         return call_id in self._calls
 
+    @property
+    def asking(self) -> Sequence[Path]:
+        """The steps that have called what the client must answer."""
+        return self._asides.asking
+
     def pause(self) -> list[Event]:
         """Complete the messages that are being written: what comes next begins new ones."""
         return self._number([step for key in list(self._speaking) for step in self._finish_saying(key)])
 
     def untold(self) -> dict[str, Any]:
-        """What a later attempt must know and no event tells yet: the next one will. Until then it is stored elsewhere."""
+        """What a later attempt must know and no event tells yet: the next one will. Until then, store it elsewhere."""
         return self._untold(self._asides.keep())
 
     def settle(self, status: Closing) -> list[Event]:

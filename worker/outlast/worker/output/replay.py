@@ -15,6 +15,18 @@ from .emissions import usage_from
 from .items import Item, Origin
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an attempt has stored beside the log."""
+
+    kept_seq: int
+    """The last number of the log then."""
+    values: Mapping[str, Any]
+    """The agent's own."""
+    untold: Mapping[str, Any]
+    """`Output.untold()`."""
+
+
 @dataclass(slots=True)
 class Past:
     """What the log of a run holds so far. ``items`` are all that were ever added, in order of their index."""
@@ -31,6 +43,9 @@ class Past:
     attempt: int = 1
     """The latest that has written anything."""
     in_progress_written: bool = False
+    last_seq: int = -1
+    saved: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the agent has saved."""
 
     @property
     def said(self) -> Sequence[Item]:
@@ -38,19 +53,20 @@ class Past:
         return [*self.items, *self.asides]
 
 
-def replay(log: Iterable[Event], untold: Mapping[str, Any] | None = None, kept_seq: int = 0) -> Past:
-    """``untold`` is what an earlier attempt had to tell (``Output.untold``) when this number was the log's last."""
+def replay(log: Iterable[Event], kept: Kept | None = None) -> Past:
     past = Past()
     for event in log:
         _apply(past, event)
     past.asides_told, past.usage_told = len(past.asides), past.usage
-    if untold:
-        _hear(past, untold, kept_seq)
+    if kept is not None:
+        past.saved = kept.values
+        _hear(past, kept.untold, kept.kept_seq)
     return past
 
 
 def _apply(past: Past, event: Event) -> None:
     fields = event.fields
+    past.last_seq = event.sequence_number
     if "outlast" in fields:
         _supersede(past, fields["outlast"])
     _hear(past, fields, event.sequence_number)
