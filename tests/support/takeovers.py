@@ -9,8 +9,8 @@ The answer must then be that of a run which nothing interrupted and in which the
 * A tool call that was still open belongs to the step that answers it: it is said again with its answer. One that
   nobody answers is no part of the comparison: it is kept, incomplete, unless a worker was lost while it was open.
 * Calls for the client come last, in the order in which they were made.
-* ``custom_outputs`` are those of the surviving steps, and ``usage`` is what all attempts have spent, but for what
-  was reported after the last stored event that can tell of it.
+* ``custom_outputs`` are those of the surviving steps, none missing. ``usage`` is what all attempts have spent, but for
+  what was reported after the last stored event that can tell of it, or the last end of a step.
 """
 
 from __future__ import annotations
@@ -32,8 +32,18 @@ from outlast.shared.domain.runs import ToolItems
 from outlast.shared.wire import event_from, event_line
 from outlast.worker.agents.langgraph.survival import Reached, surviving
 from outlast.worker.output import Output
-from outlast.worker.output.replay import replay
-from tests.support.programs import Action, Durable, Moment, Said, Writer, checkpoints, moments, without_lost_graphs
+from outlast.worker.output.replay import Kept, replay
+from tests.support.programs import (
+    Action,
+    Durable,
+    Finished,
+    Moment,
+    Said,
+    Writer,
+    checkpoints,
+    moments,
+    without_lost_graphs,
+)  # fmt: skip
 from tests.support.runs import a_submission
 from tests.support.streams import a_run
 
@@ -89,7 +99,7 @@ class Life:
     attempt: int
     said: list[Said]
     told: list[bool]
-    """Whether something was stored that tells of it, if it is no item."""
+    """Whether something that is stored tells of it, if it is usage."""
     again: set[str]
     """The places that it spoke from, or would have: what earlier ones said there is superseded."""
 
@@ -115,6 +125,7 @@ class Telling:
         self._durable: Durable = {}
         self._lives: list[Life] = []
         self._callers: dict[str, int] = {}
+        self._kept = Kept(0, {}, {})
 
     async def story(self) -> Story:
         takeovers = self._rng.randint(0, MAX_TAKEOVERS)
@@ -130,17 +141,26 @@ class Telling:
         output, events = await self._begin(number)
         plan = list(moments(self._program, self._durable, self._rng))
         speaker = Speaker(output, number, self._callers)
+        keeps: list[tuple[int, int, Kept]] = []
         begins: list[int] = []
         for moment in plan:
             begins.append(len(events))
-            events += speaker.act(moment) if isinstance(moment, Said) else []
+            if isinstance(moment, Said):
+                events += speaker.act(moment)
+            elif isinstance(moment, Finished) and (untold := output.untold()):
+                keeps.append((len(begins), len(events), Kept(0, {}, untold)))
         ends = [*begins[1:], len(events)]
         if self._rng.random() < 0.3:
             events += output.settle("completed")
         cut = self._rng.choice((len(events), self._rng.randint(0, len(events)), self._rng.randint(0, len(events))))
         self._store(number, events[:cut])
         past = sum(end <= cut for end in ends)
-        self._live(number, plan, past, [_tells(events[begin:cut]) for begin in begins])
+        kept = 0
+        for place, stored, what in keeps:
+            if stored <= cut:
+                kept, self._kept = place, what
+        told = [place < kept or _tells(events[begin:cut]) for place, begin in enumerate(begins)]
+        self._live(number, plan, past, told)
         self._durable = without_lost_graphs(checkpoints(self._durable, plan[:past], self._rng), self._program)
 
     async def _last(self, number: int, end: str) -> dict[str, Any]:
@@ -156,7 +176,7 @@ class Telling:
         return response
 
     async def _begin(self, number: int, *, started: bool = True) -> tuple[Output, list[Event]]:
-        past = replay(map(event_from, self._lines))
+        past = replay(map(event_from, self._lines), self._kept)
         run = replace(self._run, attempt=number, last_seq=len(self._lines) - 1)
         output = Output(run, partial(item_id, run.run_id), lambda: 0.0, past)
 
@@ -186,14 +206,14 @@ class Telling:
         for life in self._lives:
             speaker = Speaker(output, life.attempt, callers)
             lost = {place for later in self._lives if later.attempt > life.attempt for place in later.again}
-            kept = [(said, told) for said, told in zip(life.said, life.told, strict=True) if _place(said) not in lost]
-            answered = {said.action[1] for said, _ in kept if said.action[0] == "answer"}
-            for said, told in kept:
+            kept = [said for said in life.said if _place(said) not in lost]
+            answered = {said.action[1] for said in kept if said.action[0] == "answer"}
+            for said in kept:
                 kind, name = said.action[:2]
                 if kind == "call" and life is not self._lives[-1] and name not in answered:
                     callers[name] = life.attempt
                     output.emit(ToolCall("t", {}, f"unanswered {name}"), said.path)  # it ended what was being said
-                elif told or kind not in ("state", "ask", "approve", "usage"):
+                else:
                     speaker.act(said)
         return ended(output, end)[1]
 

@@ -18,7 +18,7 @@ from outlast.shared.domain.runs import ToolItems
 from outlast.shared.wire import event_from, event_line
 from outlast.worker.output import EmissionError, Output
 from outlast.worker.output.items import Path
-from outlast.worker.output.replay import replay
+from outlast.worker.output.replay import Kept, replay
 from tests.support.runs import a_submission
 from tests.support.streams import End, a_run, attempt, check_stream, stream_of
 from tests.support.takeovers import anonymous, ended
@@ -94,12 +94,17 @@ class Attempts:
         self.run = a_run(submission)
         self.lines = first_events(submission).data.split("\n")
         self.number = 0
+        self.kept: Kept | None = None
+
+    def keep(self) -> None:
+        """As at the end of a step."""
+        self.kept = Kept(len(self.lines) - 1, {}, self.output.untold())
 
     def next(self, *emissions: object, path: Path = (), survives: Path | None = FINISHED, begins: bool = True) -> None:
         """An attempt that says this in that step. What ``survives`` has said before survives; with None, everything."""
         self.number += 1
         self._first = len(self.lines)
-        past = replay(map(event_from, self.lines))
+        past = replay(map(event_from, self.lines), self.kept)
         run = replace(self.run, attempt=self.number, last_seq=len(self.lines) - 1)
         self.output = Output(run, partial(item_id, run.run_id), lambda: 0.0, past)
         kept = {item.id for item in past.said if item.origin.path == survives}
@@ -191,6 +196,45 @@ def test_values_that_were_lost_once_do_not_come_back_when_their_step_is_finished
     run.next(survives=LOST)
 
     assert run.end()["custom_outputs"] == {}
+
+
+def test_what_no_event_told_of_is_kept_beside_the_log_until_one_does() -> None:
+    run = Attempts()
+    run.next(State({"a": 1}), ClientCall("f", {}, "c"), Usage(5), path=FINISHED)
+    run.keep()
+    run.next(path=FINISHED)
+    run.next("now it is told", path=LOST)
+    run.next()
+    response = run.end()
+
+    assert (response["custom_outputs"], response["usage"]["input_tokens"]) == ({"a": 1}, 5)
+    assert [item["call_id"] for item in response["output"]] == ["c"]
+    assert sum("asides" in json.loads(line) for line in run.lines) == 1
+
+
+def test_what_was_kept_beside_the_log_and_lost_does_not_come_back() -> None:
+    run = Attempts()
+    run.next(State({"lost": 1}), path=LOST)
+    run.keep()
+    run.next(survives=FINISHED)
+    run.say("goes on")
+    run.next(survives=LOST)
+
+    assert run.end()["custom_outputs"] == {}
+
+
+def test_what_an_agent_said_before_it_saved_is_apart_from_what_it_said_after() -> None:
+    run = Attempts()
+    run.next(State({"before": 1}))
+    run.keep()
+    run.say(State({"after": 2}), "told by this")
+    assert run.kept is not None
+
+    past = replay(map(event_from, run.lines), run.kept)
+    assert [(aside.data["values"], aside.done_seq) for aside in past.asides] == [
+        ({"before": 1}, run.kept.kept_seq),
+        ({"after": 2}, run.kept.kept_seq + 1),
+    ]
 
 
 def test_a_function_agent_begins_again_without_values() -> None:
