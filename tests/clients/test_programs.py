@@ -19,9 +19,11 @@ from outlast.shared.connections import Database
 from outlast.shared.settings import Settings
 from tests.support.clients import ASKED_FIRST, ASKED_SECOND, FIRST, SECOND, Weather, weather_service
 from tests.support.processes import ROOT
+from tests.support.takeovers import Telling
 
 INSTALLED = ROOT / ".outlast/clients"
 SECONDS = 60
+INTERRUPTED = 200
 
 pytestmark = pytest.mark.skipif("TEST_CLIENTS" not in os.environ, reason="make test-clients")
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node here")
@@ -100,6 +102,16 @@ async def test_openais_node_client_puts_together_what_is_stored(served: Weather,
     assert streamed["text"] == ("" if agent == "asking" else FIRST)
     assert streamed["numbers"] == list(range(len(streamed["numbers"])))
     assert found["rest"] == streamed["numbers"][6:]
+
+
+@needs_node
+async def test_openais_node_client_puts_together_streams_that_were_interrupted_anywhere(tmp_path: Path) -> None:
+    """As `tests/unit/test_continued_streams.py` asks of the one for Python."""
+    streams = tmp_path / "streams"
+    told = [await Telling(seed).story() for seed in range(INTERRUPTED)]
+    streams.write_text("\n".join(f"[{','.join(story.lines)}]" for story in told))
+
+    assert await node("streams.mjs", str(streams)) == {"streams": INTERRUPTED, "wrong": []}
 
 
 @pytest.mark.parametrize("mode", ["stream", "run"])

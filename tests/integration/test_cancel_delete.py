@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from outlast.agent import AgentError, Context, Request
+from outlast.agent import AgentError, Context, Request, ToolCall, Usage
 from outlast.shared.connections import Database
-from outlast.shared.domain.ids import response_id as response_id_of
+from outlast.shared.domain.events import Chunk
+from outlast.shared.domain.ids import item_id, response_id as response_id_of
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
 from outlast.shared.store import leases, runs
+from outlast.shared.store.events import Append
+from outlast.shared.wire import event_line
+from outlast.worker.output import Output
 from tests.support.log import check_log, data_lines
-from tests.support.runs import claimed_one
+from tests.support.runs import append, claimed_one
 from tests.support.service import Service, serving
 from tests.support.waiting import until
 
@@ -190,6 +195,30 @@ async def test_a_run_between_two_attempts_is_cancelled_by_the_next(
     async with serving(settings, {"test": agent.__call__}):
         cancelled = (await idle.get(f"/responses/{response_id}?wait=20")).json()
     assert (cancelled["status"], cancelled["output"]) == ("cancelled", []) and not agent.spoken.is_set()
+
+
+async def test_what_was_said_before_a_cancel_between_two_attempts_is_kept(
+    idle: httpx.AsyncClient, database: Database, settings: Settings, agent: Speaker
+) -> None:
+    response_id = await queued(idle)
+    run = await claimed_one(database)
+    output = Output(run, partial(item_id, run.run_id), lambda: 0.0)
+    said = [*output.begin(), *output.emit(Usage(3)), *output.emit(ToolCall("t", {}, "c")), *output.emit("I was saying")]
+    chunk = Chunk(said[0].sequence_number, said[-1].sequence_number, "\n".join(map(event_line, said)))
+    await append(database, Append(run.run_id, run.attempt, chunk))
+    await database.run(lambda c: leases.release(c, [Lease(run.run_id, run.attempt)], cause="test"))
+    await idle.post(f"/responses/{response_id}/cancel")
+
+    async with serving(settings, {"test": agent.__call__}):
+        cancelled = (await idle.get(f"/responses/{response_id}?wait=20")).json()
+    events, _ = await replayed(idle, response_id)
+
+    assert [(item["type"], item["status"]) for item in cancelled["output"]] == [
+        ("mcp_call", "incomplete"), ("message", "incomplete")
+    ]  # fmt: skip
+    assert cancelled["output"][1]["content"][0]["text"] == "I was saying"
+    assert (cancelled["status"], cancelled["usage"]["input_tokens"]) == ("cancelled", 3)
+    assert [event["outlast"] for event in events if "outlast" in event] == [{"attempt": 2, "superseded": []}]
 
 
 # -- delete ------------------------------------------------------------------------------------------------------------

@@ -121,6 +121,8 @@ def _check_items(events: Sequence[dict[str, Any]]) -> None:
             if not event["type"].endswith(".delta"):
                 told.append((event["type"], event["output_index"]))
     assert len(set(told)) == len(told)
+    for event in done:
+        assert _streamed(events, event["output_index"]) in (None, _said(event["item"]))
     superseded = {name for event in events if "outlast" in event for name in event["outlast"]["superseded"]}
     in_order = sorted(done, key=lambda event: event["output_index"])
     assert events[-1]["response"]["output"] == [e["item"] for e in in_order if e["item"]["id"] not in superseded]
@@ -160,5 +162,12 @@ def _plain(response: ParsedResponse[Any]) -> dict[str, Any]:
     return plain
 
 
+def _streamed(events: Sequence[dict[str, Any]], index: int) -> str | None:
+    """What came of this item in pieces."""
+    pieces = [e["delta"] for e in events if e["type"].endswith(".delta") and e["output_index"] == index]
+    return "".join(pieces) if pieces else None
+
+
 def _said(item: dict[str, Any]) -> str:
-    return item["arguments"] if item["type"] == "function_call" else "".join(part["text"] for part in item["content"])
+    parts = item.get("content") or item.get("summary") or ()
+    return item["arguments"] if "arguments" in item else "".join(part["text"] for part in parts)

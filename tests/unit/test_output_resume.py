@@ -5,136 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
 
-from outlast.agent import Approval, ClientCall, Reasoning, State, Text, ToolCall, ToolResult, Usage
+from outlast.agent import Approval, ClientCall, Close, Reasoning, State, Text, ToolCall, ToolResult, Usage
 from outlast.api.submissions import first_events
-from outlast.shared.domain.runs import Run, ToolItems
-from outlast.shared.wire import event_from
-from outlast.worker.output.replay import replay
+from outlast.shared.domain.events import Event
+from outlast.shared.domain.ids import item_id
+from outlast.shared.domain.runs import ToolItems
+from outlast.shared.wire import event_from, event_line
+from outlast.worker.output import EmissionError, Output
+from outlast.worker.output.items import Path
+from outlast.worker.output.replay import Kept, replay
 from tests.support.runs import a_submission
-from tests.support.streams import a_run, attempt, check_stream, stream_of
+from tests.support.streams import End, a_run, attempt, check_stream, stream_of
+from tests.support.takeovers import anonymous, ended
 
-KINDS = ("text", "text", "reasoning", "call", "call", "result", "failure", "client call", "approval", "usage", "state")
 Emissions = list[object]
-
-
-@st.composite
-def agents(draw: st.DrawFn) -> Emissions:
-    """What a correct agent may emit: results only for open calls, ids that come again, calls left open."""
-    emissions: Emissions = []
-    unanswered: list[str] = []
-    for number, kind in enumerate(draw(st.lists(st.sampled_from(KINDS), max_size=12))):
-        text = draw(st.text(max_size=3))
-        match kind:
-            case "text":
-                emissions.append(Text(text))
-            case "reasoning":
-                emissions.append(Reasoning(text))
-            case "call" if f"c{number % 4}" not in unanswered:
-                unanswered.append(f"c{number % 4}")
-                emissions.append(ToolCall("tool", {"text": text}, unanswered[-1]))
-            case "result" | "failure" if unanswered:
-                call_id = unanswered.pop(draw(st.integers(0, len(unanswered) - 1)))
-                emissions.append(ToolResult(call_id, text, error=text if kind == "failure" else None))
-            case "client call":
-                emissions.append(ClientCall("ask", {"text": text}, f"client_{number}"))
-            case "approval":
-                emissions.append(Approval("ask", {"text": text}, f"mcpr_{number}"))
-            case "usage":
-                emissions.append(Usage(number, 1))
-            case "state":
-                emissions.append(State({text: number}))
-            case _:
-                pass
-    return emissions
-
-
-def take_over(run: Run, number: int, log: list[str], emissions: Emissions, *, end: bool) -> list[str]:
-    """What the next attempt adds, after all that must hold for its first words."""
-    items = added(log)
-    survivors = [item for item in items if item not in superseded(log)]
-    still_open = [item for item in items if item not in done(log)]
-
-    lines = attempt(
-        replace(run, attempt=number, last_seq=len(log) - 1), emissions, log=log, end="complete" if end else None
-    )
-
-    events = [json.loads(line) for line in lines]
-    assert [event.get("outlast") for event in events[:1]] == [{"attempt": number, "superseded": survivors}][
-        : len(lines)
-    ]
-    assert not any("outlast" in event for event in events[1:])
-    first_new = next(
-        (n for n, event in enumerate(events) if event["type"] == "response.output_item.added"), len(events)
-    )
-    assert done(lines[:first_new])[: len(still_open)] == still_open
-    for event in events[:first_new]:
-        if event["type"] == "response.output_item.done":
-            assert event["item"].get("status") == "incomplete"
-            assert said(event["item"]) == streamed(log, event["output_index"])
-    return lines
-
-
-def added(log: Sequence[str]) -> list[str]:
-    return [e["item"]["id"] for e in map(json.loads, log) if e["type"] == "response.output_item.added"]
-
-
-def done(log: Sequence[str]) -> list[str]:
-    return [e["item"]["id"] for e in map(json.loads, log) if e["type"] == "response.output_item.done"]
-
-
-def superseded(log: Sequence[str]) -> set[str]:
-    return {item for e in map(json.loads, log) if "outlast" in e for item in e["outlast"]["superseded"]}
-
-
-def said(item: dict[str, Any]) -> str:
-    parts = item.get("content") or item.get("summary") or ()
-    return item.get("arguments") or "".join(part["text"] for part in parts)
-
-
-def streamed(log: Sequence[str], index: int) -> str:
-    events = [json.loads(line) for line in log]
-    return "".join(e["delta"] for e in events if e["type"].endswith(".delta") and e["output_index"] == index)
-
-
-def anonymous(response: dict[str, Any]) -> dict[str, Any]:
-    """The response without what is new in each attempt: ids of items and of pairs, and the attempt's number."""
-    calls: dict[str, int] = {}
-    output = [{**item, "id": None} for item in response["output"]]
-    for item in output:
-        if "call_id" in item:
-            item["call_id"] = calls.setdefault(item["call_id"], len(calls))
-    told = ("status", "usage", "custom_outputs", "error", "incomplete_details")
-    return {"output": output, **{key: response[key] for key in told}}
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    tool_items=st.sampled_from(ToolItems),
-    lives=st.lists(st.tuples(agents(), st.floats(0, 1)), min_size=1, max_size=3),
-    last=agents(),
-)
-def test_an_attempt_goes_on_wherever_the_ones_before_it_stopped(
-    tool_items: ToolItems, lives: list[tuple[Emissions, float]], last: Emissions
-) -> None:
-    submission = a_submission(tool_items=tool_items)
-    run = a_run(submission)
-    log = first_events(submission).data.split("\n")
-    for number, (emissions, cut) in enumerate(lives, 1):
-        begins = number == 1
-        lines = attempt(run, emissions, end=None) if begins else take_over(run, number, log, emissions, end=False)
-        log += lines[: round(cut * len(lines))]
-    log += take_over(run, len(lives) + 1, log, last, end=True)
-
-    response = check_stream(log)[-1]["response"]
-    assert response["attempt_number"] == len(lives) + 1
-    assert anonymous(response) == anonymous(stream_of(last, tool_items=tool_items)[-1]["response"])
-
-
 EVERYTHING: Emissions = [
     Reasoning("hm"), "Look: ", ToolCall("t", {"a": 1}, "c"), "wait", ToolResult("c", "1"), ToolCall("t", {}, "c"),
     ToolResult("c", error="no"), "Bye", State({"a": 1}), Usage(1, 1), ClientCall("f", {}, "x"), Approval("f", {}, "y"),
@@ -151,8 +40,30 @@ def test_a_log_cut_at_every_event_is_gone_on_with(tool_items: ToolItems) -> None
 
     for cut in range(len(begun), len(whole) + 1):
         log = whole[:cut]
-        events = check_stream(log + take_over(run, 2, log, EVERYTHING, end=True))
+        again = attempt(replace(run, attempt=2, last_seq=cut - 1), EVERYTHING, log=log)
+        events = check_stream(log + again)
+        assert json.loads(again[0])["outlast"] == {"attempt": 2, "superseded": added(log)} | dropped(log)
         assert anonymous(events[-1]["response"]) == uninterrupted
+        open_ones = [name for name in added(log) if name not in done(log)]
+        assert [e["item"].get("status") for e in closed(again)[: len(open_ones)]] == ["incomplete"] * len(open_ones)
+        assert [e["item"]["id"] for e in closed(again)[: len(open_ones)]] == open_ones
+
+
+def added(log: Sequence[str]) -> list[str]:
+    return [e["item"]["id"] for e in map(json.loads, log) if e["type"] == "response.output_item.added"]
+
+
+def closed(log: Sequence[str]) -> list[dict[str, Any]]:
+    return [e for e in map(json.loads, log) if e["type"] == "response.output_item.done"]
+
+
+def done(log: Sequence[str]) -> list[str]:
+    return [e["item"]["id"] for e in closed(log)]
+
+
+def dropped(log: Sequence[str]) -> dict[str, Any]:
+    asides = [aside["id"] for event in map(json.loads, log) for aside in event.get("asides", ())]
+    return {"asides": asides} if asides else {}
 
 
 def test_an_item_of_the_past_knows_the_number_of_the_event_that_ended_it() -> None:
@@ -163,5 +74,240 @@ def test_an_item_of_the_past_knows_the_number_of_the_event_that_ended_it() -> No
 
     numbers = [item.done_seq for item in replay(map(event_from, before_the_text_ends)).items]
 
-    ended = {e["output_index"]: e["sequence_number"] for e in map(json.loads, log) if e["type"].endswith("item.done")}
+    ended = {e["output_index"]: e["sequence_number"] for e in closed(log)}
     assert numbers == [ended[0], None, None]
+
+
+# -- attempts, one after another ---------------------------------------------------------------------------------------
+
+A: Path
+B: Path
+A, B = ([{"node": name, "task": f"t-{name}", "step": 1}] for name in "ab")
+FINISHED, LOST = A, B
+
+
+class Attempts:
+    """A run; each next attempt finds the one before it killed."""
+
+    def __init__(self) -> None:
+        submission = a_submission()
+        self.run = a_run(submission)
+        self.lines = first_events(submission).data.split("\n")
+        self.number = 0
+        self.kept: Kept | None = None
+
+    def keep(self) -> None:
+        """As at the end of a step."""
+        self.kept = Kept(len(self.lines) - 1, {}, self.output.untold())
+
+    def next(self, *emissions: object, path: Path = (), survives: Path | None = FINISHED, begins: bool = True) -> None:
+        """An attempt that says this in that step. What ``survives`` has said before survives; with None, everything."""
+        self.number += 1
+        self._first = len(self.lines)
+        past = replay(map(event_from, self.lines), self.kept)
+        run = replace(self.run, attempt=self.number, last_seq=len(self.lines) - 1)
+        self.output = Output(run, partial(item_id, run.run_id), lambda: 0.0, past)
+        kept = {item.id for item in past.said if item.origin.path == survives}
+        if begins:
+            self._store(self.output.begin(None if survives is None else kept))
+        self.say(*emissions, path=path)
+
+    def say(self, *emissions: object, path: Path = ()) -> None:
+        for emission in emissions:
+            self._store(self.output.emit(emission, path))
+
+    def end(self, end: str = "complete") -> dict[str, Any]:
+        events, response = ended(self.output, end)
+        self._store(events)
+        check_stream(self.lines)
+        return response
+
+    def _store(self, events: Sequence[Event]) -> None:
+        self.lines += [event_line(event) for event in events]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Those of the latest attempt."""
+        return [json.loads(line) for line in self.lines[self._first :]]
+
+
+def texts(response: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(item["content"][0]["text"], item["status"]) for item in response["output"] if item["type"] == "message"]
+
+
+def test_steps_that_speak_at_the_same_time_without_keys_have_messages_of_their_own() -> None:
+    run = Attempts()
+    run.next()
+    run.say("a1 ", path=A)
+    run.say("b", path=B)
+    run.say("a2", path=A)
+    run.next("b again", path=B, survives=A)
+
+    assert [text for text, _ in texts(run.end())] == ["a1 ", "a2", "b again"]
+
+
+def test_what_a_finished_step_has_left_open_is_whole() -> None:
+    run = Attempts()
+    run.next(Text("all of it", "key"), path=FINISHED)
+    run.next()
+
+    assert texts(run.end("cancel")) == [("all of it", "completed")]
+
+
+ENDS: list[End] = ["complete", "fail", "cancel"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_usage_is_what_all_attempts_have_spent_however_the_run_ends(end: End) -> None:
+    run = Attempts()
+    run.next(Usage(1, 2, 3, 4), "a")
+    run.next(Usage(10, 20, 30, 40), "b", Usage(100), "c", Close("none"), Reasoning("d"))
+    run.next(Usage(1000))
+    usage = run.end(str(end))["usage"]
+
+    assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (1111, 22, 1133)
+    assert usage["input_tokens_details"]["cached_tokens"] == 33
+    assert usage["output_tokens_details"]["reasoning_tokens"] == 44
+
+
+def test_usage_is_told_by_the_next_event_and_only_when_it_has_changed() -> None:
+    run = Attempts()
+    run.next("a", Usage(1), "b", Reasoning("c"), Usage(0), "d", Usage(2))
+
+    assert [(e["type"], e["usage"]["input_tokens"]) for e in run.events if "usage" in e] == [
+        ("response.output_text.done", 1)
+    ]
+
+
+def test_values_of_finished_steps_are_kept_and_those_of_lost_ones_are_not() -> None:
+    run = Attempts()
+    run.next()
+    run.say(State({"kept": 1, "both": "finished"}), "a", path=FINISHED)
+    run.say(State({"lost": 2, "both": "lost", "again": 1}), "b", path=LOST)
+    run.next(State({"again": 2}), "b", path=LOST)
+
+    assert run.end()["custom_outputs"] == {"kept": 1, "both": "finished", "again": 2}
+
+
+def test_values_that_were_lost_once_do_not_come_back_when_their_step_is_finished() -> None:
+    run = Attempts()
+    run.next(State({"lost": 1}), "a", path=LOST)
+    run.next(survives=FINISHED)
+    run.next(survives=LOST)
+
+    assert run.end()["custom_outputs"] == {}
+
+
+def test_what_no_event_told_of_is_kept_beside_the_log_until_one_does() -> None:
+    run = Attempts()
+    run.next(State({"a": 1}), ClientCall("f", {}, "c"), Usage(5), path=FINISHED)
+    run.keep()
+    run.next(path=FINISHED)
+    run.next("now it is told", path=LOST)
+    run.next()
+    response = run.end()
+
+    assert (response["custom_outputs"], response["usage"]["input_tokens"]) == ({"a": 1}, 5)
+    assert [item["call_id"] for item in response["output"]] == ["c"]
+    assert sum("asides" in json.loads(line) for line in run.lines) == 1
+
+
+def test_what_was_kept_beside_the_log_and_lost_does_not_come_back() -> None:
+    run = Attempts()
+    run.next(State({"lost": 1}), path=LOST)
+    run.keep()
+    run.next(survives=FINISHED)
+    run.say("goes on")
+    run.next(survives=LOST)
+
+    assert run.end()["custom_outputs"] == {}
+
+
+def test_what_an_agent_said_before_it_saved_is_apart_from_what_it_said_after() -> None:
+    run = Attempts()
+    run.next(State({"before": 1}))
+    run.keep()
+    run.say(State({"after": 2}), "told by this")
+    assert run.kept is not None
+
+    past = replay(map(event_from, run.lines), run.kept)
+    assert [(aside.data["values"], aside.done_seq) for aside in past.asides] == [
+        ({"before": 1}, run.kept.kept_seq),
+        ({"after": 2}, run.kept.kept_seq + 1),
+    ]
+
+
+def test_a_function_agent_begins_again_without_values() -> None:
+    run = Attempts()
+    run.next(State({"a": 1}), "a")
+    run.next(State({"b": 1}), "a", survives=[{}])
+
+    assert run.end()["custom_outputs"] == {"b": 1}
+
+
+def test_a_large_value_is_told_once_and_by_no_more_than_one_event() -> None:
+    run = Attempts()
+    large = State({"large": "x" * 100_000})
+    run.next(large, "a", large, Reasoning("b"), large, State({"small": 1}), "c", large, State({"small": 2}))
+    run.say(State({"small": 3}), Reasoning("d"))
+    response = run.end()
+
+    told = [aside["values"] for event in run.events for aside in event.get("asides", ())]
+    assert told == [dict(large.values), {"small": 1}, {"small": 3}]
+    assert response["custom_outputs"] == {**large.values, "small": 3}
+
+
+def test_a_call_for_the_client_that_a_finished_step_made_is_asked_at_the_end() -> None:
+    run = Attempts()
+    run.next()
+    run.say(ClientCall("f", {"a": 1}, "kept"), "a", path=FINISHED)
+    run.say(Approval("g", {}, "mcpr_lost"), ClientCall("f", {}, "lost"), "b", path=LOST)
+    run.next(ClientCall("f", {}, "lost"), path=LOST)
+    with pytest.raises(EmissionError, match="Two ClientCalls have the id 'kept'"):
+        run.say(ClientCall("f", {}, "kept"))
+    calls = [item for item in run.end()["output"] if item["type"] != "message"]
+
+    assert [(item["call_id"], item["arguments"]) for item in calls] == [("kept", '{"a":1}'), ("lost", "{}")]
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel"])
+def test_all_that_was_said_stays_when_the_agent_is_not_started_again(end: str) -> None:
+    run = Attempts()
+    run.next("said", ToolCall("t", {}, "c"), "half", State({"a": 1}), Usage(1), Reasoning("hm"))
+    run.next(survives=None)
+    response = run.end(end)
+
+    assert run.events[0]["outlast"] == {"attempt": 2, "superseded": []}
+    assert texts(response) == [("said", "completed"), ("half", "completed")]
+    assert [item["status"] for item in response["output"] if item["type"] != "message"] == ["incomplete", "incomplete"]
+    assert (response["custom_outputs"], response["usage"]["input_tokens"]) == ({"a": 1}, 1)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_last_event_that_is_an_attempts_first_says_what_is_superseded(end: End) -> None:
+    run = Attempts()
+    run.next(Text("a", "k"), Close("k"))
+    run.next(survives=[{}])
+    run.end(str(end))
+
+    [event] = run.events
+    assert event["outlast"] == {"attempt": 2, "superseded": added(run.lines)}
+
+
+def test_an_attempt_that_breaks_before_it_has_begun_takes_nothing_back() -> None:
+    run = Attempts()
+    run.next(Text("a", "k"), Close("k"), "half")
+    run.next(begins=False)
+    response = run.end("fail")
+
+    assert run.events[0]["outlast"] == {"attempt": 2, "superseded": []}
+    assert texts(response) == [("a", "completed"), ("half", "incomplete")]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_run_may_end_before_anything_is_said(end: End) -> None:
+    run = Attempts()
+    run.next()
+    run.end(str(end))
+
+    assert [event["type"] for event in run.events[:-1]] == ["response.in_progress"]

@@ -9,6 +9,8 @@ import pytest
 from outlast.worker.agents.langgraph.survival import Reached, path_of, surviving
 from outlast.worker.output.items import Item, Origin
 
+MESSAGE = {"id": "msg_1", "type": "message"}
+
 
 def at(*places: tuple[str, int | None] | tuple[str, int | None, str]) -> list[dict[str, Any]]:
     """A path of nodes, whose tasks have their names."""
@@ -22,7 +24,7 @@ async def survives(path: list[dict[str, Any]], graphs: dict[str, Reached], **cha
     async def look(namespace: str) -> Reached | None:
         return graphs.get(namespace)
 
-    item = Item(0, {"id": "msg_1"}, **({"open": False, "origin": Origin("k", path)} | changes))
+    item = Item(0, **({"data": MESSAGE, "open": False, "origin": Origin("k", path)} | changes))
     return "msg_1" in await surviving([item], look)
 
 
@@ -57,10 +59,11 @@ async def test_an_item_survives_with_its_step(path: Any, graphs: dict[str, Reach
     assert await survives(path, graphs) == expected
 
 
-async def test_what_is_open_or_superseded_already_does_not_survive() -> None:
+async def test_an_open_call_or_what_is_superseded_already_does_not_survive_but_open_text_of_a_finished_step() -> None:
     graphs = {"": Reached(1)}
 
-    assert not await survives(at(("a", 1)), graphs, open=True)
+    assert not await survives(at(("a", 1)), graphs, open=True, data={"id": "msg_1", "type": "mcp_call"})
+    assert await survives(at(("a", 1)), graphs, open=True)
     assert not await survives(at(("a", 1)), graphs, surviving=False)
 
 

@@ -22,14 +22,14 @@ from outlast.shared.domain.ids import item_id, response_id
 from outlast.shared.domain.retry import Backoff
 from outlast.shared.domain.runs import Lease, Run, RunStatus
 from outlast.shared.settings import Settings
-from outlast.shared.store import events, leases, retries, runs
-from outlast.shared.wire import event_from
+from outlast.shared.store import events, leases, retries, runs, saves
+from outlast.shared.wire import event_from, from_json
 
 from .agents.adapter import Adapter
 from .failures import consequence
 from .flusher import Flusher, ending_of
 from .output import Output
-from .output.replay import Past, replay
+from .output.replay import Kept, Past, replay
 from .stage import Drained, Stage
 
 log = structlog.get_logger()
@@ -104,7 +104,9 @@ class Attempt:
             try:
                 past = await self._past()
                 output = Output(self._run, self._new_id, time.time, past)
-                await self._log.append(output.begin(await self._surviving(past)))
+                refusal = self._refusal()
+                if refusal not in (Stop.LOST, Stop.RELEASE):  # else it is another attempt that begins
+                    await self._log.append(output.begin(None if refusal else await self._surviving(past)))
                 self._stage = Stage(self._run, output, self._log, self._database, past, self._settings)
                 await self._drive_and_finish(self._stage)
             except LeaseLost:
@@ -121,26 +123,27 @@ class Attempt:
     async def _fail_broken(self) -> None:
         """End a run that this code cannot go on with, from what its log holds."""
         await self._log.abandon()
-        lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
-        past = replay(event_from(line) for line in lines)
-        output = Output(replace(self._run, last_seq=len(lines) - 1), self._new_id, time.time, past)
+        past = await self._replayed()
+        output = Output(replace(self._run, last_seq=past.last_seq), self._new_id, time.time, past)
         last, response = output.fail("internal_error", "The run could not be continued.")
         ending = ending_of(RunStatus.FAILED, last, response)
         if await self._database.run(lambda c: runs.finish(c, self._database.schema, self.lease, ending)):
             self._finished_as = RunStatus.FAILED
 
     async def _past(self) -> Past:
-        """What the log holds of earlier attempts; a first attempt has nothing to look for."""
-        if self._run.attempt == 1:
-            return Past()
+        """What is stored of earlier attempts; a first attempt has nothing to look for."""
+        return Past() if self._run.attempt == 1 else await self._replayed()
+
+    async def _replayed(self) -> Past:
         lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
-        return replay(event_from(line) for line in lines)
+        saved = await self._database.run(lambda c: saves.read(c, self._run.run_id))
+        return replay(map(event_from, lines), saved and Kept(saved.kept_seq, **from_json(saved.values)))
 
     async def _surviving(self, past: Past) -> Collection[str]:
-        """Which of the items that are still part of the answer this attempt goes on from."""
-        if self._agent is None or not past.items:
+        """What of all that is still part of the answer this attempt goes on from."""
+        if self._agent is None or not past.said:
             return ()
-        return await self._agent.surviving(self._run, past.items, self._database)
+        return await self._agent.surviving(self._run, past.said, self._database)
 
     async def _drive_and_finish(self, stage: Stage) -> None:
         output = stage.output
@@ -164,21 +167,11 @@ class Attempt:
 
     async def _drive(self, stage: Stage) -> Stop | Backoff | AgentError | None:
         """Run the agent's code to its end. Returns what stopped it before, or what follows from its failure."""
-        if self._agent is None:
-            return AgentError(f"This worker has no agent named {self._run.agent!r}.", code="agent_not_found")
-        if self._run.cancel_requested:
-            self.stop(Stop.CANCEL)
-        if self._stop is not None:
-            return self._stop
-        seconds = _seconds_until(self._run.deadline_at)
-        if seconds == 0:  # not even begun: code that kills its worker would do so again
-            return _timeout()
-        if spent := self._spent():
-            return spent
-        if self._draining:
-            return Stop.RELEASE
+        refusal = self._refusal()
+        if self._agent is None or refusal is not None:
+            return refusal
         self._driving = asyncio.create_task(self._agent.execute(stage))
-        limit = asyncio.timeout(seconds)
+        limit = asyncio.timeout(_seconds_until(self._run.deadline_at))
         try:
             async with limit:
                 await self._driving
@@ -197,6 +190,20 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 — the agent's code may raise anything
             return self._after(error)
         return None
+
+    def _refusal(self) -> Stop | AgentError | None:
+        """Why the agent is not even started; nothing of what was said before is taken back then."""
+        if self._agent is None:
+            return AgentError(f"This worker has no agent named {self._run.agent!r}.", code="agent_not_found")
+        if self._run.cancel_requested:
+            self.stop(Stop.CANCEL)
+        if self._stop is not None:
+            return self._stop
+        if _seconds_until(self._run.deadline_at) == 0:  # code that kills its worker would do so again
+            return _timeout()
+        if spent := self._spent():
+            return spent
+        return Stop.RELEASE if self._draining else None
 
     def _spent(self) -> AgentError | None:
         """Why this run is not tried again. What the run did to its processes counts, and, much later, what did not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Durability, Run
 from outlast.shared.settings import Settings
 from outlast.shared.store import saves
+from outlast.shared.wire import to_json
 
 from .flusher import RunLog
 from .output import Output
@@ -37,7 +39,7 @@ class Stage:
         self.output = output
         self.database = database
         self.request = _request(run)
-        self.saved: dict[str, Any] = {}
+        self.saved: dict[str, Any] = dict(past.saved)
         """What this run has saved; the agent sees it grow."""
         self.context = _context(run, self.saved)
         self.checkpoint_id: str | None = None
@@ -48,6 +50,7 @@ class Stage:
         """The worker is about to stop: an agent that can stop where it will go on does so, and raises Drained."""
         self._log = run_log
         self._past = past
+        self._keeping = asyncio.Lock()
         self._on_drain: Callable[[], None] = lambda: None
 
     @property
@@ -83,23 +86,27 @@ class Stage:
         await self._log.flush()
         return self._log.next_seq - 1
 
-    async def keep(self, kept_seq: int, values: str) -> None:
-        """Save this for the next attempt. Raises LeaseLost."""
-        saved, lease = saves.Saved(kept_seq, values), self._log.lease
-        work = partial(saves.save, lease=lease, saved=saved)
-        if not await self.database.run(work, patience_seconds=KEEP_PATIENCE_SECONDS):
-            self.lost()
-            raise LeaseLost
-
-    async def kept(self) -> saves.Saved | None:
-        """What an earlier attempt has saved."""
-        if self.run.attempt == 1:
-            return None
-        return await self.database.run(lambda c: saves.read(c, self.run.run_id))
+    async def keep(self, kept_seq: int, values: Mapping[str, Any]) -> None:
+        """Save this for the next attempt, and what no event tells of yet. Raises LeaseLost."""
+        async with self._keeping:  # each replaces the one before
+            untold = self.output.untold()
+            await self._log.flush()  # what was untold before, and is not any more, is in the log then
+            saved, lease = saves.Saved(kept_seq, to_json({"values": values, "untold": untold})), self._log.lease
+            work = partial(saves.save, lease=lease, saved=saved)
+            if not await self.database.run(work, patience_seconds=KEEP_PATIENCE_SECONDS):
+                self.lost()
+                raise LeaseLost
 
     async def flush(self) -> None:
         """Until everything that was said is stored. Raises LeaseLost when it never will be."""
         await self._log.flush()
+
+    async def flush_all(self) -> None:
+        """The same, with what no event tells of yet: the end of a step that will not be run again."""
+        if self.output.untold():
+            await self.keep(0, {})
+        else:
+            await self._log.flush()
 
     def lost(self) -> None:
         """The run is another's: end the attempt."""

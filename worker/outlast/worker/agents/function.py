@@ -12,7 +12,7 @@ from outlast.agent import Agent, Context, Emission, Request
 from outlast.shared.connections import Database
 from outlast.shared.domain.runs import Run
 from outlast.shared.store import saves
-from outlast.shared.wire import from_json, to_json
+from outlast.shared.wire import to_json
 from outlast.worker.output.emissions import EmissionError, snapshot
 from outlast.worker.output.items import Item
 from outlast.worker.stage import Stage
@@ -36,8 +36,6 @@ class FunctionAgent:
         return [item.id for item in items if item.done_seq is not None and item.done_seq <= saved.kept_seq]
 
     async def execute(self, stage: Stage) -> None:
-        if kept := await stage.kept():
-            stage.saved |= from_json(kept.values)
         context = replace(stage.context, save_values=partial(_save, stage))
         async with aclosing(cast("Any", self._agent(stage.request, context))) as emissions:
             async for emission in emissions:
@@ -49,7 +47,7 @@ async def _save(stage: Stage, values: Mapping[str, Any]) -> None:
     text = to_json(saved)
     if len(text) > _SAVED_BYTES:
         raise EmissionError(f"A run can save {_SAVED_BYTES} bytes of JSON altogether; these are {len(text)}.")
-    await stage.keep(await stage.pause(), text)
+    await stage.keep(await stage.pause(), saved)
     stage.saved.update(saved)
 
 

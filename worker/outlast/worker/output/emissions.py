@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from outlast.agent import AgentError, Usage
+from outlast.shared.domain.responses import usage_object
 from outlast.shared.wire import clean, from_json, to_json
 
 
@@ -25,6 +26,20 @@ def added(a: Usage, b: Usage) -> Usage:
         a.output_tokens + b.output_tokens,
         a.cached_tokens + b.cached_tokens,
         a.reasoning_tokens + b.reasoning_tokens,
+    )
+
+
+def counted(usage: Usage) -> dict[str, Any]:
+    """As the Responses API shows it."""
+    return usage_object(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
+
+
+def usage_from(counted: Mapping[str, Any]) -> Usage:
+    return Usage(
+        counted["input_tokens"],
+        counted["output_tokens"],
+        counted["input_tokens_details"]["cached_tokens"],
+        counted["output_tokens_details"]["reasoning_tokens"],
     )
 
 

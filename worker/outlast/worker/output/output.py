@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -18,12 +18,13 @@ from outlast.agent import (
     ToolResult,
     Usage,
 )
-from outlast.shared.domain.events import COMPLETED, FAILED, IN_PROGRESS, INCOMPLETE, Event
-from outlast.shared.domain.responses import Outcome, error_object, response_object, usage_object
+from outlast.shared.domain.events import COMPLETED, FAILED, IN_PROGRESS, INCOMPLETE, TERMINAL_TYPES, Event
+from outlast.shared.domain.responses import Outcome, error_object, response_object
 from outlast.shared.domain.runs import Run, RunStatus, ToolItems
 from outlast.shared.wire import clean
 
 from . import emissions, items
+from .asides import Asides
 from .emissions import EmissionError
 from .items import Closing, Item, Origin, Path, Step
 from .replay import Past
@@ -50,24 +51,23 @@ class Output:
         self._next_seq = run.last_seq + 1
         self._speaking: dict[str | None, Item] = {}
         self._calls: dict[str, Item | ToolCall] = {}
-        self._held: dict[str, ClientCall | Approval] = {}
-        self._usage = Usage()
-        self._state: dict[str, Any] = {}
+        self._asides = Asides(run.attempt, self._past.asides, self._past.asides_told)
+        self._usage, self._told_usage = self._past.usage, self._past.usage_told
         self._marker: dict[str, Any] | None = None
         """The field that the first event of a later attempt carries."""
+        if run.attempt > self._past.attempt:
+            self._mark([])
 
-    def begin(self, surviving: Collection[str] = ()) -> list[Event]:
+    def begin(self, surviving: Collection[str] | None = ()) -> list[Event]:
         """Say that the run is in progress, once.
 
-        On a later attempt close what is open, and supersede what earlier ones said but for the items of these ids.
+        On a later attempt close what is open, and supersede what earlier ones said but for what has these ids (of
+        ``Past.said``). With None nothing is said again, since the agent is not started: all of it stays.
         """
-        steps: list[Step] = []
-        if self._run.attempt > 1:
-            lost = [item for item in self._items if item.surviving and (item.open or item.id not in surviving)]
-            self._marker = {"attempt": self._run.attempt, "superseded": [item.id for item in lost]}
-            for item in lost:
-                item.surviving = False
-        steps += self._close_open("incomplete")
+        if self._run.attempt > 1 and surviving is not None:
+            lost = [item for item in self._items if item.surviving and item.id not in surviving]
+            self._mark(lost, self._asides.supersede(surviving))
+        steps = self._close_open("incomplete" if surviving is None else "completed")
         if not self._past.in_progress_written:
             steps.append((IN_PROGRESS, {"response": response_object(self._run)}))
         return self._number(steps)
@@ -82,18 +82,25 @@ class Output:
         if speaking is None:
             return []
         lost = [item for item in self._items if item.surviving and item.origin.key == key]
-        for item in lost:
-            item.surviving = False
-        self._marker = {"attempt": self._run.attempt, "superseded": [item.id for item in lost]}
+        self._mark(lost)
         return self._number(items.close(speaking, "incomplete"))
 
     def is_open(self, call_id: str) -> bool:
         """Whether this attempt has told of a tool call whose result is still to come."""
         return call_id in self._calls
 
+    @property
+    def asking(self) -> Sequence[Path]:
+        """The steps that have called what the client must answer."""
+        return self._asides.asking
+
     def pause(self) -> list[Event]:
         """Complete the messages that are being written: what comes next begins new ones."""
         return self._number([step for key in list(self._speaking) for step in self._finish_saying(key)])
+
+    def untold(self) -> dict[str, Any]:
+        """What a later attempt must know and no event tells yet: the next one will. Until then, store it elsewhere."""
+        return self._untold(self._asides.keep())
 
     def settle(self, status: Closing) -> list[Event]:
         """Close what is open, ahead of the end: a long text is then stored by itself, not in one piece with the end."""
@@ -128,11 +135,11 @@ class Output:
             case ToolResult():
                 return self._answer(emission, path)
             case ClientCall() | Approval():
-                self._hold(emission)
+                self._hold(emission, path)
             case Usage():
                 self._usage = emissions.added(self._usage, emission)
             case State(values):
-                self._state.update(emissions.snapshot(values))
+                self._asides.remember(emissions.snapshot(values), path)
             case _:
                 raise EmissionError(
                     f"An agent cannot yield {type(emission).__name__}: see outlast.agent for what it can."
@@ -144,7 +151,7 @@ class Output:
             return []
         speaking = self._speaking.get(origin.key)
         steps: list[Step] = []
-        if speaking is None or speaking.type != kind:
+        if speaking is None or speaking.type != kind or speaking.origin.path != origin.path:
             steps += self._finish_saying(None) + (self._finish_saying(origin.key) if origin.key else [])
             make = items.open_message if kind == "message" else items.open_reasoning
             speaking, opening = make(self._index, self._new_id("msg_" if kind == "message" else "rs_"), origin)
@@ -197,26 +204,24 @@ class Output:
         answer = output if error is None else error
         return steps + self._add(items.function_call_output, "fco_", origin, call_id, answer)
 
-    def _hold(self, call: ClientCall | Approval) -> None:
+    def _hold(self, call: ClientCall | Approval, path: Path) -> None:
         name, arguments = emissions.text(call.name, f"{type(call).__name__}.name"), emissions.arguments(call.arguments)
         if isinstance(call, ClientCall):
-            key = emissions.text(call.call_id, "ClientCall.call_id")
-            call = ClientCall(name, arguments, key)
+            call = ClientCall(name, arguments, emissions.text(call.call_id, "ClientCall.call_id"))
         else:
-            key = emissions.text(call.approval_id, "Approval.approval_id")
-            call = Approval(name, arguments, key)
-        if key in self._held:
-            raise EmissionError(f"Two {type(call).__name__}s have the id {key!r}.")
-        self._held[key] = call
+            call = Approval(name, arguments, emissions.text(call.approval_id, "Approval.approval_id"))
+        if _id_of(call) in map(_id_of, self._asides.held):
+            raise EmissionError(f"Two {type(call).__name__}s have the id {_id_of(call)[1]!r}.")
+        self._asides.hold(call, path)
 
     def _client_calls(self) -> list[Step]:
         steps: list[Step] = []
-        for key, held in self._held.items():
+        for held in self._asides.held:
             name, arguments = held.name, str(held.arguments)
             if isinstance(held, ClientCall):
-                steps += self._add(items.function_call, "fc_", Origin(), key, name, arguments)
+                steps += self._add(items.function_call, "fc_", Origin(), held.call_id, name, arguments)
             else:
-                item, opening = items.approval_request(self._index, key, name, arguments)
+                item, opening = items.approval_request(self._index, held.approval_id, name, arguments)
                 self._items.append(item)
                 steps += opening
         return steps
@@ -243,8 +248,9 @@ class Output:
         steps: list[Step] = []
         for item in self._items:
             if item.open:
-                # A call without its result is never complete.
-                steps += items.close(item, "incomplete" if item.type == "mcp_call" else status)
+                # A call without its result is never complete, nor is what is said again.
+                complete = status if item.surviving and item.type != "mcp_call" else "incomplete"
+                steps += items.close(item, complete)
         self._speaking.clear()
         self._calls.clear()
         return steps
@@ -256,18 +262,39 @@ class Output:
                 fields["outlast"], self._marker = self._marker, None
             if not kind.endswith(".delta"):
                 fields["created_at"] = round(self._clock(), 3)
+                fields |= {} if kind in TERMINAL_TYPES else self._tell()  # its response has it all
             events.append(Event(kind, self._next_seq, fields))
             self._next_seq += 1
         return events
 
+    def _untold(self, asides: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        usage = {} if self._usage == self._told_usage else {"usage": emissions.counted(self._usage)}
+        return usage | ({"asides": asides} if asides else {})
+
+    def _tell(self) -> dict[str, Any]:
+        untold = self._untold(self._asides.tell())
+        self._told_usage = self._usage
+        return untold
+
+    def _mark(self, lost: Sequence[Item], asides: Sequence[str] = ()) -> None:
+        """Say with the next event what is superseded: the ids of items, and those of asides."""
+        for item in lost:
+            item.surviving = False
+        self._marker = {"attempt": self._run.attempt, "superseded": [item.id for item in lost]}
+        if asides:
+            self._marker["asides"] = list(asides)
+
     def _end(self, steps: list[Step], kind: str, status: RunStatus, **more: Any) -> tuple[list[Event], dict[str, Any]]:
-        usage = self._usage
         outcome = Outcome(
             status,
             output=[item.data for item in self._items if item.surviving],
-            usage=usage_object(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens),
-            custom_outputs=self._state,
+            usage=emissions.counted(self._usage),
+            custom_outputs=self._asides.state,
             **more,
         )
         response = response_object(self._run, outcome)
         return self._number([*steps, (kind, {"response": response})]), response
+
+
+def _id_of(call: ClientCall | Approval) -> tuple[type, str]:
+    return type(call), call.call_id if isinstance(call, ClientCall) else call.approval_id

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Sequence
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -12,22 +11,22 @@ from langchain_core.messages import BaseMessage, convert_to_messages
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
-from pydantic_core import to_jsonable_python
 
-from outlast.agent import AgentError, ClientCall, State, ToolCall, find_idempotency_key
+from outlast.agent import AgentError, State, find_idempotency_key
 from outlast.shared.connections import Database
 from outlast.shared.domain.ids import parse_item_id
 from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.store import runs, threads
-from outlast.shared.wire import from_json, to_json
+from outlast.shared.wire import from_json
 from outlast.worker.output.items import Item, Path
 from outlast.worker.stage import Drained, Stage
 
+from . import speech
 from .asked import Asked
 from .callbacks import Callbacks
 from .conversation import answering, to_messages, unknown_answers, unseen
 from .saver import FencedSaver
-from .survival import Look, Reached, survives, surviving
+from .survival import Look, Reached, surviving
 
 log = structlog.get_logger()
 
@@ -64,10 +63,6 @@ class Performance:
         self._graph = graph.copy(update={"checkpointer": self.saver})
         self._control = RunControl()
         self._called_client = False
-        self._calls: list[Any] = []
-        """What the client was asked for: name, arguments, call id and path."""
-        self._new_calls: list[Any] = []
-        self._keeping = asyncio.Lock()
         said = [item.origin.key for item in stage.surviving if item.origin.key]
         self._callbacks = Callbacks(self, said)
         self._asked = Asked(stage.request, self._callbacks.inside_tool)
@@ -85,18 +80,11 @@ class Performance:
 
     async def _resume(self, latest: CheckpointTuple) -> None:
         """Go on from the run's own last checkpoint. What it has asked of the client is not asked by the model again."""
-        look = _looking(self.saver, self._stage.run, latest)
-        for name, arguments, call_id, path in await self._kept_calls():
-            if await survives(path, look):
-                await self._stage.emit(ClientCall(name, arguments, call_id))
-                self._called_client = True
-                if path[0]["step"] <= latest.metadata.get("step", -1) or len(path) > 1:
-                    return  # what stood beside it is done too
+        for path in self._stage.output.asking:
+            self._called_client = True
+            if path[0]["step"] <= latest.metadata.get("step", -1) or len(path) > 1:
+                return  # what stood beside it is done too
         await self._stream(None, _config(self._stage.run))
-
-    async def _kept_calls(self) -> list[Any]:
-        kept = await self._stage.kept()
-        return from_json(kept.values) if kept else []
 
     async def _stream(self, given: Any, config: dict[str, Any]) -> None:
         config["callbacks"] = [self._callbacks]
@@ -128,14 +116,8 @@ class Performance:
             self._control.request_drain("client_call")
         if "__interrupt__" in update:
             log.warning("agent.interrupted", reason="nothing can answer an interrupt() yet: the run completes")
-        for changed in update.values():
-            if not isinstance(changed, dict):
-                continue
-            values = cast("dict[str, Any]", changed)
-            if isinstance(outputs := values.get("custom_outputs"), dict):
-                await self._stage.emit(State(cast("dict[str, Any]", outputs)))
-            if (structured := values.get("structured_response")) is not None:
-                await self._stage.emit(State({"structured_response": to_jsonable_python(structured, fallback=str)}))
+        if "__metadata__" in update:  # from a cache: nothing is called that could tell
+            await self._stage.emit(State(speech.values_in(list(update.values()))))
 
     # -- where it goes on, and with what -------------------------------------------------------------------------------
 
@@ -197,12 +179,7 @@ class Performance:
         await self._stage.retract(key)
 
     async def flush(self) -> None:
-        async with self._keeping:  # nodes may end at the same time
-            if self._new_calls:
-                self._calls += self._new_calls
-                self._new_calls = []
-                await self._stage.keep(0, to_json(self._calls))
-        await self._stage.flush()
+        await self._stage.flush_all()
 
     def is_open(self, call_id: str) -> bool:
         return self._stage.output.is_open(call_id)
@@ -210,11 +187,10 @@ class Performance:
     def is_clients(self, tool: str) -> bool:
         return self._asked.is_clients(tool)
 
-    def called(self, call: ToolCall, path: Path) -> None:
+    def called(self, by_client: bool) -> None:
         self._asked.called()
-        if self.is_clients(call.name):
+        if by_client:
             self._called_client = True
-            self._new_calls.append((call.name, call.arguments, call.call_id, path))
             self._control.request_drain("client_call")  # the step is kept; the next one would look for the tool here
 
     def _idempotency_key(self) -> str | None:

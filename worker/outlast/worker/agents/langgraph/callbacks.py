@@ -11,7 +11,7 @@ import asyncio
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler
@@ -21,37 +21,14 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.constants import TAG_NOSTREAM
 
-from outlast.agent import ClientCall, Close, ToolCall, ToolResult
+from outlast.agent import ClientCall, Close, State, ToolCall, ToolResult
 from outlast.worker.output.items import Path
 
 from . import speech
+from .listener import Listener
 from .survival import path_of
 
 _INTERNAL = {"summarization"}  # what LangChain's own middleware marks as not part of the answer
-
-
-class Listener(Protocol):
-    """Where it goes."""
-
-    async def emit(self, emission: object, path: Path = ()) -> None: ...
-
-    async def flush(self) -> None: ...
-
-    async def retract(self, key: str) -> None:
-        """Take back what is being said under this key."""
-        ...
-
-    def is_open(self, call_id: str) -> bool:
-        """Whether this tool call waits for its result."""
-        ...
-
-    def is_clients(self, tool: str) -> bool:
-        """Whether the client runs this tool."""
-        ...
-
-    def called(self, call: ToolCall, path: Path) -> None:
-        """The model has called a tool."""
-        ...
 
 
 @dataclass(slots=True)
@@ -247,6 +224,8 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
                     await self._answer(message, path)
                 elif isinstance(message, AIMessage):
                     await self._finish(message, path)
+        if len(path) == 1 and (values := speech.values_in(outputs)):
+            await self._listener.emit(State(values), path)
         await self._listener.flush()
 
     async def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -281,12 +260,13 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
             await self._say(message, key, path)
         await self._listener.emit(Close(streamed_as or key))
         for call in speech.calls(message):
-            if self._listener.is_clients(call.name):
-                await self._listener.emit(ClientCall(call.name, call.arguments, call.call_id))
+            by_client = self._listener.is_clients(call.name)
+            if by_client:
+                await self._listener.emit(ClientCall(call.name, call.arguments, call.call_id), path)
             else:
                 self._calls[call.call_id] = call
                 await self._listener.emit(call, path)
-            self._listener.called(call, path)
+            self._listener.called(by_client)
 
     async def _answer(self, message: ToolMessage, path: Path) -> None:
         call_id = message.tool_call_id

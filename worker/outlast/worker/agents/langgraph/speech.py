@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langgraph.types import Command
+from pydantic_core import to_jsonable_python
 
 from outlast.agent import Reasoning, Text, ToolCall, Usage
 
@@ -77,6 +78,27 @@ def messages_in(value: Any, depth: int = 3) -> Iterator[BaseMessage]:
             yield from messages_in(value.messages, depth)
         case _:
             return
+
+
+def values_in(result: Any) -> dict[str, Any]:
+    """What of a node's result is for the response's ``custom_outputs``."""
+    match result:
+        case Command():
+            return values_in(result.update)
+        case list() | tuple():
+            several = cast("Sequence[Any]", result)
+            if len(several) == 2 and isinstance(several[0], str):  # how a Command may write an update
+                return values_in({several[0]: several[1]})
+            return {name: value for inner in several for name, value in values_in(inner).items()}
+        case Mapping():
+            written = cast("Mapping[str, Any]", result)
+            outputs, structured = written.get("custom_outputs"), written.get("structured_response")
+        case _:
+            outputs, structured = getattr(result, "custom_outputs", None), getattr(result, "structured_response", None)
+    values = cast("dict[str, Any]", outputs) if isinstance(outputs, dict) else {}
+    if structured is None:
+        return values
+    return {**values, "structured_response": to_jsonable_python(structured, fallback=str)}
 
 
 def _whole(messages: Any) -> Any:
