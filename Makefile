@@ -5,7 +5,7 @@ ARGS ?=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export PYTHON
 
-.PHONY: help run demo test test-clients setup setup-lint lint format lock schema bench bench-peers
+.PHONY: help run demo test chaos test-clients setup setup-lint lint format lock schema bench bench-peers
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s  %s\n' "$$name" "$$text"; done
@@ -18,6 +18,9 @@ demo: setup ## Kill a worker and an API while an answer is on its way, and prove
 
 test: lint ## Run the linters, then all tests (ARGS="-k lease tests/unit" for some)
 	.venv/bin/pytest -q --durations=15 -n $(WORKERS) --dist worksteal $(ARGS)
+
+chaos: setup ## Break everything for ten minutes and judge what is left (SEED=5 MINUTES=2; docs/chaos.md)
+	@exec .venv/bin/python -m tests.chaos
 
 # Packages of other makes, in folders of their own: they would change what is locked for us.
 CLIENTS = .outlast/clients

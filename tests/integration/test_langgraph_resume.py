@@ -15,6 +15,7 @@ from langgraph.graph import START, StateGraph
 
 from outlast.agent import idempotency_key
 from outlast.shared.connections import Database
+from outlast.shared.domain.errors import LeaseLost
 from outlast.shared.domain.ids import parse_response_id
 from outlast.shared.domain.runs import Durability
 from outlast.shared.settings import Settings
@@ -166,6 +167,55 @@ async def test_a_lost_graph_repeats_what_its_durability_had_not_kept(
     taken_back = next(event["outlast"]["superseded"] for event in events if "outlast" in event)
     assert len(taken_back) == len(again)
     assert await checkpoints(database) == written
+
+
+async def take_over(database: Database) -> None:
+    """As if the run's lease had ended."""
+    connection = await database.connect()
+    async with connection, connection.transaction():
+        await connection.execute("UPDATE run_leases SET lease_until = now() - interval '1 hour'")
+        assert await sweeping.take_back_expired(connection)
+
+
+async def test_a_branch_that_had_failed_before_it_ended_is_part_of_the_answer(
+    settings: Settings, database: Database
+) -> None:
+    steps = Stepping("three")
+    tried = itertools.count(1)
+
+    async def two(state: Conversation) -> dict[str, Any]:
+        said = await steps.node("two")(state)
+        if next(tried) == 1:
+            raise LeaseLost  # LangGraph keeps the error, and beside it what the second attempt returns
+        return said
+
+    graph = StateGraph(Conversation).add_node("two", two).add_node("three", steps.node("three"))
+    graph.add_edge(START, "two").add_edge(START, "three")
+    async with serving(settings, {"graph": graph}) as service:
+        run = await submit(service)
+        await steps.has_begun("three")
+        await until_kept(database, "__error__")
+        await take_over(database)
+        await steps.has_begun("three", times=2)
+        await until_kept(database, "messages")
+        await take_over(database)
+        await steps.has_begun("three", times=3)
+        steps.gates["three"].set()
+        response = await ended(service.openai, run)
+
+    assert steps.begun.count("two") == 2
+    assert sorted(summary(response)) == ["I am three.", "I am two."]
+
+
+async def until_kept(database: Database, channel: str) -> None:
+    """Until a step has written this beside the checkpoint that all branches begin with."""
+
+    async def kept() -> bool:
+        query = "SELECT 1 FROM checkpoint_writes WHERE channel = %s AND task_path LIKE '%%two'"
+        cursor = await database.run(lambda c: c.execute(query, (channel,)))
+        return await cursor.fetchone() is not None
+
+    await until(kept)
 
 
 # -- calls that the client has to answer -------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ from .survival import Look, Reached, surviving
 log = structlog.get_logger()
 
 _RUN_ID = "outlast_run_id"
-_FAILED = {"__error__", "__interrupt__"}  # pending writes of tasks that have to run again
+# What is written of a task besides its results. The error of an earlier attempt stays beside what a later one returned.
+_NO_RESULTS = {"__error__", "__error_source_node__", "__interrupt__", "__resume__"}
 
 
 class LangGraphAgent:
@@ -232,5 +233,5 @@ def _reached(checkpoint: CheckpointTuple | None) -> Reached | None:
     if checkpoint is None:
         return None
     writes = checkpoint.pending_writes or []
-    failed = {task for task, channel, _ in writes if channel in _FAILED}
-    return Reached(checkpoint.metadata.get("step", -1), frozenset({task for task, _, _ in writes} - failed))
+    finished = frozenset(task for task, channel, _ in writes if channel not in _NO_RESULTS)
+    return Reached(checkpoint.metadata.get("step", -1), finished)
