@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
 import openai
 
 from bench import graphs
@@ -127,13 +126,9 @@ async def _until_step(ledger: Path, number: int, following: asyncio.Task[list[st
 
 async def follow(port: int, runs: int) -> list[str]:
     """Ask so often at once, stream every answer to its end; the ids of those that differ from what is stored."""
-    limits = httpx.Limits(max_connections=None)
-    async with (
-        httpx.AsyncClient(limits=limits, timeout=_PATIENCE_SECONDS) as http,
-        openai.AsyncOpenAI(
-            base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, http_client=http
-        ) as client,
-    ):
+    async with openai.AsyncOpenAI(
+        base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=_PATIENCE_SECONDS
+    ) as client:
         answers: list[Any] = await asyncio.gather(*(_answer(client) for _ in range(runs)))
         stored = [await client.responses.retrieve(answer.id) for answer in answers]
     return [a.id for a, b in zip(answers, stored, strict=True) if _plain(a) != _plain(b)]

@@ -133,7 +133,7 @@ async def test_every_process_is_replaced_under_load_and_nobody_notices(
         await asyncio.gather(*asking)
         async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{deployment.ports[0]}/v1", api_key="none") as client:
             runs = {run: seen for each in clients for run, seen in each.answers.items()}
-            responses = [await client.responses.retrieve(run) for run in runs]
+            responses: list[Any] = [await client.responses.retrieve(run) for run in runs]
 
     assert codes == [0] * 4
     assert sum(client.hops for client in clients), "no stream was interrupted"
