@@ -17,9 +17,10 @@ from outlast.agent import idempotency_key
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost
 from outlast.shared.domain.ids import parse_response_id
-from outlast.shared.domain.runs import Durability
+from outlast.shared.domain.runs import Durability, Lease
 from outlast.shared.settings import Settings
 from outlast.shared.store import sweeping
+from outlast.worker.attempt import Stop
 from tests.support.adder import summary
 from tests.support.graphs import Conversation, RuleModel, call, calling, function, last_human, tool_results
 from tests.support.log import check_log, stored_lines
@@ -205,6 +206,51 @@ async def test_a_branch_that_had_failed_before_it_ended_is_part_of_the_answer(
 
     assert steps.begun.count("two") == 2
     assert sorted(summary(response)) == ["I am three.", "I am two."]
+
+
+async def test_a_step_suspended_before_its_words_are_stored_is_not_taken_for_finished(
+    settings: Settings, database: Database
+) -> None:
+    steps = Stepping("three")
+    may_speak, has_spoken = asyncio.Event(), asyncio.Event()
+
+    async def two(state: Conversation) -> dict[str, Any]:
+        await may_speak.wait()
+        said = await steps.node("two")(state)
+        has_spoken.set()
+        return said
+
+    graph = StateGraph(Conversation).add_node("two", two).add_node("three", steps.node("three"))
+    graph.add_edge(START, "two").add_edge(START, "three")
+    async with serving(settings, {"graph": graph}) as service:
+        run = await submit(service)
+        await steps.has_begun("three")
+        run_id = parse_response_id(run)
+        assert run_id is not None
+        connection = await database.connect()
+        async with connection, connection.transaction():
+            await connection.execute("SELECT FROM run_heads FOR UPDATE")  # the log takes nothing
+            may_speak.set()
+            await has_spoken.wait()
+            await until_waiting(database)
+            service.workers[0].stop(Lease(run_id, 1), Stop.LOST)
+            await until_kept(database, "__error__")
+        await steps.has_begun("three", times=2)
+        steps.gates["three"].set()
+        response = await ended(service.openai, run)
+
+    assert steps.begun.count("two") == 2
+    assert sorted(summary(response)) == ["I am three.", "I am two."]
+
+
+async def until_waiting(database: Database) -> None:
+    """Until somebody waits for a lock."""
+
+    async def waiting() -> bool:
+        cursor = await database.run(lambda c: c.execute("SELECT 1 FROM pg_locks WHERE NOT granted"))
+        return await cursor.fetchone() is not None
+
+    await until(waiting)
 
 
 async def until_kept(database: Database, channel: str) -> None:

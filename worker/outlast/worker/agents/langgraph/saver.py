@@ -10,6 +10,7 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -17,6 +18,7 @@ from langgraph.checkpoint.base import (
     id as checkpoint_ids,
 )
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.types import ERROR
 from psycopg.rows import dict_row
 
 from outlast.shared.connections import Connection, Database
@@ -77,6 +79,10 @@ class FencedSaver(AsyncPostgresSaver):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         put = super().aput_writes
+        if any(channel == ERROR for channel, _ in writes):
+            # A task that was cancelled after its last line comes with its results, and LangGraph would take it for
+            # finished; but it was still waiting for what it had said to be stored.
+            writes = [write for write in writes if write[0] in WRITES_IDX_MAP]
         await self._on_connection(lambda: put(config, writes, task_id, task_path))
 
     async def aget_delta_channel_history(self, **options: Any) -> Any:
