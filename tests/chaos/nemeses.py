@@ -29,6 +29,8 @@ class Blow:
     """Processes whose runs had to go on elsewhere."""
     outage: bool = False
     """It hit a server or a network."""
+    whole: bool = True
+    """No process was missing when it fell, of those that could take its runs."""
 
 
 @dataclass
@@ -58,50 +60,52 @@ Strike = Callable[[World, Diary], Awaitable[None]]
 async def kill_child(world: World, diary: Diary) -> None:
     worker = diary.chance.choice(world.workers)
     if children := worker.children:
-        _kill("kill child", worker.name, [diary.chance.choice(children)], diary)
+        _kill("kill child", worker.name, [diary.chance.choice(children)], world, diary)
 
 
 async def kill_fork_server(world: World, diary: Diary) -> None:
     worker = diary.chance.choice(world.workers)
     if servers := worker.fork_servers:
-        _kill("kill fork server", worker.name, servers, diary, lost=worker.children)
+        _kill("kill fork server", worker.name, servers, world, diary, lost=worker.children)
 
 
 async def kill_worker(world: World, diary: Diary) -> None:
     worker = diary.chance.choice(world.workers)
     if worker.pid:
-        _kill("kill worker", worker.name, [worker.pid], diary, lost=worker.everything)
+        _kill("kill worker", worker.name, [worker.pid], world, diary, lost=worker.everything)
 
 
 async def kill_all_workers(world: World, diary: Diary) -> None:
     pids = [worker.pid for worker in world.workers if worker.pid]
     lost = [pid for worker in world.workers for pid in worker.everything]
-    _kill("kill all workers", "all", pids, diary, lost=lost)
+    _kill("kill all workers", "all", pids, world, diary, lost=lost)
 
 
 async def kill_api(world: World, diary: Diary) -> None:
     api = diary.chance.choice(world.apis)
     if api.pid:
-        _kill("kill api", api.name, [api.pid], diary)
+        _kill("kill api", api.name, [api.pid], world, diary)
 
 
 async def replace(world: World, diary: Diary) -> None:
     """As a rolling restart does: asked to end, and started again."""
     member = diary.chance.choice(world.members)
     if member.pid:
-        _kill("replace", member.name, [member.pid], diary, how=signal.SIGTERM)
+        _kill("replace", member.name, [member.pid], world, diary, how=signal.SIGTERM)
 
 
 def _kill(
     name: str,
     target: str,
     pids: Sequence[int],
+    world: World,
     diary: Diary,
     *,
     lost: Iterable[int] | None = None,
     how: signal.Signals = signal.SIGKILL,
 ) -> None:
-    diary.write(name, target, (pids if lost is None else lost) if how is signal.SIGKILL else ())
+    blow = diary.write(name, target, (pids if lost is None else lost) if how is signal.SIGKILL else ())
+    blow.whole = world.is_whole
     for pid in pids:
         os.kill(pid, how)
 
@@ -138,6 +142,7 @@ async def _stop(name: str, member: Member, pids: Sequence[int], world: World, di
     # Whoever sleeps longer than its lease loses its runs, unless it is only a child: its parent renews for it.
     loses = seconds > world.size.lease_seconds and member.is_worker and name != "stop child"
     blow = diary.write(name, member.name, member.everything if loses else ())
+    blow.whole = world.is_whole
     async with _stopped(pids, world):
         await asyncio.sleep(seconds)
     blow.until = time.monotonic()
@@ -164,7 +169,7 @@ async def kill_leader(world: World, diary: Diary) -> None:
     async with _leading(world) as leader:
         if leader and leader.pid:
             lost = leader.everything if leader.is_worker else ()
-            _kill("kill leader", leader.name, [leader.pid], diary, lost=lost)
+            _kill("kill leader", leader.name, [leader.pid], world, diary, lost=lost)
 
 
 async def stop_leader(world: World, diary: Diary) -> None:

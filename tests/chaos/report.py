@@ -35,25 +35,29 @@ class Report:
     def lines(self) -> list[str]:
         blows = Counter(blow.name for blow in self.blows)
         return [
-            f"seed            {self.seed}",
-            f"time            {self.seconds:g} s, lease {self.size.lease_seconds:g} s",
-            f"runs            {len(self.evidence.runs)}",
-            f"blows           {len(self.blows)}: " + ", ".join(f"{n} {name}" for name, n in blows.most_common()),
-            f"takeovers       {self.takeovers}: " + ", ".join(f"{n} {cause}" for cause, n in self.causes.items()),
-            f"recovery        {_spread(recoveries(self.blows, self.evidence.ledger))}",
+            f"seed                {self.seed}",
+            f"time                {self.seconds:g} s, lease {self.size.lease_seconds:g} s",
+            f"runs                {len(self.evidence.runs)}",
+            f"blows               {len(self.blows)}: " + ", ".join(f"{n} {name}" for name, n in blows.most_common()),
+            f"takeovers           {self.takeovers}: " + ", ".join(f"{n} {cause}" for cause, n in self.causes.items()),
+            f"recovery            {_spread(recoveries(self.blows, self.evidence.ledger))}",
             *self._undisturbed(),
-            f"steps re-run    {steps.run_again(self.evidence.ledger)}",
-            f"clients' hops   {self.hops}",
-            f"violations      {len(self.violations)}",
+            f"steps re-run        {steps.run_again(self.evidence.ledger)}",
+            f"clients' hops       {self.hops}",
+            f"violations          {len(self.violations)}",
         ]
 
     def _undisturbed(self) -> list[str]:
         """By kind, of those blows around which nothing else was broken."""
         found: dict[str, list[float]] = defaultdict(list)
         for blow in self.blows:
-            if blow.lost and not any(_meet(blow, other, self.size.lease_seconds) for other in self.blows):
+            if (
+                blow.lost
+                and blow.whole
+                and not any(_meet(blow, other, self.size.lease_seconds) for other in self.blows)
+            ):
                 found[blow.name] += recoveries([blow], self.evidence.ledger)
-        return [f"  {name:<16}{_spread(seconds)}" for name, seconds in found.items() if seconds]
+        return [f"  {name:<18}{_spread(seconds)}" for name, seconds in found.items() if seconds]
 
 
 def _meet(blow: Blow, other: Blow, around: float) -> bool:

@@ -139,6 +139,11 @@ class World:
         return [member for member in self.members if not member.is_worker]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every worker has all its children."""
+        return all(len(worker.children) == self.size.children for worker in self.workers)
+
+    @property
     def urls(self) -> list[str]:
         return [proxy.url for name, proxy in self.networks.items() if name.endswith("clients")]
 
