@@ -53,20 +53,24 @@ async def look_up(word: str) -> str:
     return f"{word} is a word"
 
 
+class Noting(Conversation):
+    custom_outputs: dict[str, Any]
+
+
 def in_a_thread(state: Conversation) -> dict[str, Any]:
     model = RuleModel(answer=lambda _m, _o: AIMessage("from a thread"))
-    return {"messages": [model.invoke(state["messages"])]}
+    return {"messages": [model.invoke(state["messages"])], "custom_outputs": {"thread": "ran"}}
 
 
 async def report(state: Conversation) -> dict[str, Any]:
     said = sorted(f"{message.type}:{message.text[:6]}" for message in state["messages"])
-    return {"messages": [AIMessage(f"The state holds {' '.join(said)}")]}
+    return {"messages": [AIMessage(f"The state holds {' '.join(said)}")], "custom_outputs": {"report": "ran"}}
 
 
 inner = StateGraph(Conversation).add_node("first", saying("first")).add_node("second", saying("second"))
 inner.add_edge(START, "first").add_edge("first", "second")
 
-graph = StateGraph(Conversation)
+graph = StateGraph(Noting)
 graph.add_node("plan", saying("plan"))
 graph.add_node("left", saying("left"))
 graph.add_node("inside", inner.compile())

@@ -81,6 +81,7 @@ async def test_killed_graphs_answer_as_if_nothing_had_happened(
     for response in responses:
         assert response.status == "completed", response.error
         assert answers(response) == ANSWERS
+        assert response.custom_outputs == {"thread": "ran", "report": "ran"}
         events = check_log(await stored_lines(database, response.id))
         assert not superseded(events) & {item.id for item in response.output}
         kept += kept_from_earlier_attempts(events, response)
