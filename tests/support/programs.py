@@ -68,6 +68,7 @@ class Writer:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        self.never_answered: set[str] = set()
         self._tasks = 0
 
     def graph(self, *, depth: int = 0, alone: bool = True) -> Graph:
@@ -80,6 +81,7 @@ class Writer:
             tasks = [self._task(depth, alone and width == 1, unanswered) for _ in range(width)]
             tasks[0].before.extend(answers)
             steps.append(tasks)
+        self.never_answered |= set(unanswered)
         return steps
 
     def _task(self, depth: int, alone: bool, unanswered: list[str]) -> Task:
@@ -110,6 +112,7 @@ class Writer:
                     unanswered.append(name)
                 case "lost call":
                     script.append(("call", name))
+                    self.never_answered.add(name)
                 case "retract":
                     script += [("text", name, "half"), ("retract", name)]
                 case _:

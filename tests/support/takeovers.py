@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -29,7 +29,7 @@ from outlast.api.submissions import first_events
 from outlast.shared.domain.events import TERMINAL_TYPES, Event
 from outlast.shared.domain.ids import item_id
 from outlast.shared.domain.runs import ToolItems
-from outlast.shared.wire import event_from, event_line
+from outlast.shared.wire import event_from, event_line, to_json
 from outlast.worker.agents.langgraph.survival import Reached, surviving
 from outlast.worker.output import Output
 from outlast.worker.output.replay import Kept, replay
@@ -113,12 +113,15 @@ class Story:
     response: dict[str, Any]
     expected: dict[str, Any]
     spent: Usage
+    never_answered: set[str]
+    """Calls of tools, by their arguments."""
 
 
 class Telling:
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
-        self._program = Writer(self._rng).graph()
+        self._writer = Writer(self._rng)
+        self._program = self._writer.graph()
         self._submission = a_submission(tool_items=self._rng.choice(list(ToolItems)))
         self._run = a_run(self._submission)
         self._lines = first_events(self._submission).data.split("\n")
@@ -134,7 +137,8 @@ class Telling:
         end = self._rng.choice(("complete", "complete", "complete", "fail", "cancel", "never started"))
         response = await self._last(takeovers + 1, end)
         expected = self._uninterrupted(end) if end != "never started" else response  # all that was said stays
-        return Story(self._lines, response, expected, self._spent())
+        never_answered = {"{}", *(to_json({"n": name}) for name in self._writer.never_answered)}
+        return Story(self._lines, response, expected, self._spent(), never_answered)
 
     async def _killed(self, number: int) -> None:
         """An attempt of which a prefix of its events is stored, and a checkpoint."""
@@ -254,10 +258,10 @@ def tell(seed: int) -> Story:
     return asyncio.run(Telling(seed).story())
 
 
-def anonymous(response: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer without what is new in each attempt, and without calls that nobody answered."""
+def anonymous(response: Mapping[str, Any], never_answered: Collection[str] = ()) -> dict[str, Any]:
+    """The answer without what is new in each attempt, and without calls that nobody answers."""
     calls: dict[str, int] = {}
-    answered = [item for item in response["output"] if (item["type"], item.get("status")) != ("mcp_call", "incomplete")]
+    answered = [i for i in response["output"] if i["type"] != "mcp_call" or i["arguments"] not in never_answered]
     status = {} if response["status"] == "completed" else {"status": None}  # what an end cuts may be open or not
     output = [{**item, "id": None, **status} for item in answered]
     for item in output:
