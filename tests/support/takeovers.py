@@ -125,7 +125,9 @@ class Telling:
         self._submission = a_submission(tool_items=self._rng.choice(list(ToolItems)))
         self._run = a_run(self._submission)
         self._lines = first_events(self._submission).data.split("\n")
+        self._stored: Durable = {}
         self._durable: Durable = {}
+        """What of the stored checkpoints the next attempt will find."""
         self._lives: list[Life] = []
         self._callers: dict[str, int] = {}
         self._kept = Kept(0, {}, {})
@@ -165,7 +167,8 @@ class Telling:
                 kept, self._kept = place, what
         told = [place < kept or _tells(events[begin:cut]) for place, begin in enumerate(begins)]
         self._live(number, plan, past, told)
-        self._durable = without_lost_graphs(checkpoints(self._durable, plan[:past], self._rng), self._program)
+        self._stored = checkpoints(self._durable, plan[:past], self._rng)
+        self._durable = without_lost_graphs(self._stored, self._program)
 
     async def _last(self, number: int, end: str) -> dict[str, Any]:
         output, events = await self._begin(number, started=end != "never started")
@@ -185,7 +188,7 @@ class Telling:
         output = Output(run, partial(item_id, run.run_id), lambda: 0.0, past)
 
         async def look(namespace: str) -> Reached | None:
-            return self._durable.get(namespace)
+            return self._stored.get(namespace)
 
         return output, output.begin(await surviving(past.said, look) if started else None)
 
