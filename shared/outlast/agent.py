@@ -255,7 +255,7 @@ class AgentError(Exception):
 
 
 class Retry(Exception):
-    """Have the run tried again, after a while and from its last checkpoint; a function agent starts again.
+    """Have the run tried again, after a while: from its last checkpoint, or from what a function agent has saved.
 
     For what will have passed by then. Lost connections, timeouts and busy services (HTTP 408, 429, 5xx) need no such
     word: they are tried again by themselves. ``after`` is how many seconds to wait at least; without it the wait is

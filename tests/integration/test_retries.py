@@ -94,6 +94,22 @@ async def test_a_run_that_fails_for_now_is_tried_again_until_it_succeeds(brief: 
     assert (run.retries, run.charged_attempts, run.last_cause) == (3, 0, "ConnectionResetError")
 
 
+async def test_a_function_agent_goes_on_from_what_it_has_saved(brief: Settings, database: Database) -> None:
+    async def agent(_request: Request, context: Context):
+        if "half" not in context.saved:
+            yield "The first half"
+            await context.save(half=True)
+            yield " is taken back"
+            raise Retry
+        yield " and the second."
+
+    async with serving(brief, {"agent": agent}) as service:
+        response = await service.openai.responses.create(input="hi")
+
+    assert (response.status, summary(response)) == ("completed", ["The first half", " and the second."])
+    check_stream(await stored_lines(database, response.id))
+
+
 async def test_a_run_whose_retries_are_spent_fails_and_says_so(brief: Settings, database: Database) -> None:
     flaky = Flaky(failures=9)
     fewer = brief.model_copy(update={"max_retries": {"flaky": 2}})
