@@ -206,6 +206,25 @@ async def test_connections_to_a_peer_that_is_gone_cost_one_caller_one_wait(way: 
     assert tries == 10 + 1
 
 
+async def test_who_gives_up_on_a_silent_database_is_let_go(way: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psycopg would ask the server to cancel, for 5 s, and then wait for its answer, for 5 s more."""
+    monkeypatch.setattr("outlast.shared.connections._ANSWER_SECONDS", 60)
+    asking = asyncio.Event()
+
+    async def ask(connection: Connection) -> None:
+        way.mode = Mode.BLACK_HOLE
+        asking.set()
+        await connection.execute("SELECT 1")
+
+    async with Database(fixed(way.url), schema="outlast", application="tests").pooled(max_connections=1) as opened:
+        work = asyncio.create_task(opened.run(ask))
+        await asking.wait()
+        work.cancel()
+        done, _ = await asyncio.wait({work}, timeout=4)
+
+    assert done and work.cancelled()
+
+
 @pytest.mark.parametrize("error", [DeadlockDetected, DiskFull, ReadOnlySqlTransaction])
 async def test_what_passes_is_tried_again(database: Database, error: type[Exception]) -> None:
     tries: list[int] = []

@@ -189,19 +189,24 @@ class Database:
             try:
                 return await work(connection)
             except psycopg.Error as error:
-                await self._suspect(connection, error)
+                await self.suspect(connection, error)
                 raise
 
-    async def _suspect(self, connection: Connection, error: psycopg.Error) -> None:
+    async def suspect(self, connection: Connection, error: psycopg.Error) -> None:
         """When one connection is lost, or turns out to be to a standby, those of its age most likely are too.
 
         Each would cost somebody his patience: they are replaced at once.
         """
         if error.sqlstate == _READ_ONLY:
             await connection.close()
-        if connection.closed and connection.made_at > self._purged_at and self._pool is not None:
+        if connection.closed and not self.suspects(connection):
             self._purged_at = asyncio.get_running_loop().time()
-            await self._pool.drain()
+            if self._pool is not None:
+                await self._pool.drain()
+
+    def suspects(self, connection: Connection) -> bool:
+        """Whether one of its age has been lost."""
+        return connection.made_at <= self._purged_at
 
     async def connect(self, **session: str) -> Connection:
         """A connection of the caller's own, who closes it. ``session`` overrides settings of it. Raises Unavailable."""
@@ -255,11 +260,14 @@ class Dedicated:
 
         Raises SchemaMismatch when our tables are not there.
         """
+        if self._connection is not None and self._database.suspects(self._connection):
+            await self.close()
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect(**self._session)
         try:
             return await work(self._connection)
         except psycopg.Error as error:
+            await self._database.suspect(self._connection, error)
             await self.close()
             raise translated(error) from error
         except BaseException:  # in the middle of something: what state it is in is not worth finding out
