@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Generator
 
 import httpx
@@ -24,12 +25,13 @@ from tests.support.statements import LostAnswers
 from tests.support.waiting import until
 
 WORDS = 60
+PACE_SECONDS = 0.01
 TEXT = "".join(f"{number} " for number in range(WORDS))
 
 
 async def count(_request: Request, _context: Context):
     for number in range(WORDS):
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(PACE_SECONDS)
         yield f"{number} "
 
 
@@ -239,3 +241,11 @@ async def test_what_passes_is_tried_again(database: Database, error: type[Except
     with pytest.raises(Unavailable):
         tries.clear()
         await database.run(work, patience_seconds=0)
+
+
+@pytest.mark.parametrize("url", ["secret://x", "postgresql://u:sec ret@h/x", "postgresql://u:secret@[::1/x"])
+async def test_an_address_with_a_typing_error_is_not_quoted(url: str) -> None:
+    with pytest.raises(Unavailable, match="DATABASE_URL") as refused:
+        await Database(fixed(url), schema="outlast", application="tests").connect()
+
+    assert "sec" not in "".join(traceback.format_exception(refused.value))
