@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Generator
 
 import httpx
@@ -24,12 +25,13 @@ from tests.support.statements import LostAnswers
 from tests.support.waiting import until
 
 WORDS = 60
+PACE_SECONDS = 0.01
 TEXT = "".join(f"{number} " for number in range(WORDS))
 
 
 async def count(_request: Request, _context: Context):
     for number in range(WORDS):
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(PACE_SECONDS)
         yield f"{number} "
 
 
@@ -206,6 +208,25 @@ async def test_connections_to_a_peer_that_is_gone_cost_one_caller_one_wait(way: 
     assert tries == 10 + 1
 
 
+async def test_who_gives_up_on_a_silent_database_is_let_go(way: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psycopg would ask the server to cancel, for 5 s, and then wait for its answer, for 5 s more."""
+    monkeypatch.setattr("outlast.shared.connections._ANSWER_SECONDS", 60)
+    asking = asyncio.Event()
+
+    async def ask(connection: Connection) -> None:
+        way.mode = Mode.BLACK_HOLE
+        asking.set()
+        await connection.execute("SELECT 1")
+
+    async with Database(fixed(way.url), schema="outlast", application="tests").pooled(max_connections=1) as opened:
+        work = asyncio.create_task(opened.run(ask))
+        await asking.wait()
+        work.cancel()
+        done, _ = await asyncio.wait({work}, timeout=4)
+
+    assert done and work.cancelled()
+
+
 @pytest.mark.parametrize("error", [DeadlockDetected, DiskFull, ReadOnlySqlTransaction])
 async def test_what_passes_is_tried_again(database: Database, error: type[Exception]) -> None:
     tries: list[int] = []
@@ -220,3 +241,11 @@ async def test_what_passes_is_tried_again(database: Database, error: type[Except
     with pytest.raises(Unavailable):
         tries.clear()
         await database.run(work, patience_seconds=0)
+
+
+@pytest.mark.parametrize("url", ["secret://x", "postgresql://u:sec ret@h/x", "postgresql://u:secret@[::1/x"])
+async def test_an_address_with_a_typing_error_is_not_quoted(url: str) -> None:
+    with pytest.raises(Unavailable, match="DATABASE_URL") as refused:
+        await Database(fixed(url), schema="outlast", application="tests").connect()
+
+    assert "sec" not in "".join(traceback.format_exception(refused.value))

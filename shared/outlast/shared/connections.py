@@ -2,7 +2,7 @@
 
 The address is an async callable, asked anew for each connection, so that rotating credentials fit in. Every connection
 is autocommit, named, kept alive, and ends what holds a lock too long: a process that is stopped within a transaction
-must not stop a takeover. Errors of the driver become ours here, once.
+must not stop a takeover. A server that is away, or falls silent, is waited for; nobody is held by it.
 """
 
 from __future__ import annotations
@@ -22,40 +22,11 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from .domain.errors import LeaseLost, SchemaMismatch, Unavailable
+from .domain.errors import Unavailable
+from .driver_errors import READ_ONLY, translated
 
 T = TypeVar("T")
 ConnInfo = Callable[[], Awaitable[str]]
-
-_LEASE_LOST = "OL001"  # raised by the function fence() of our schema
-_SCHEMA_ERRORS = (
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.InvalidSchemaName,
-)
-# What a retry may mend though the driver files it elsewhere: a failover has left us with a standby, or a session was
-# ended because it slept within a transaction, or a new server has not been given its grants yet.
-_PASSING = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    psycopg.errors.ReadOnlySqlTransaction,
-    psycopg.errors.IdleInTransactionSessionTimeout,
-    psycopg.errors.TransactionTimeout,
-    psycopg.errors.InsufficientPrivilege,
-)
-_LASTING = (psycopg.errors.ProgramLimitExceeded,)  # of the data: no retry makes it smaller
-_READ_ONLY = "25006"
-_SENTENCES = {
-    _READ_ONLY: "The database is read-only.",
-    "40001": "The database could not order concurrent changes.",
-    "40P01": "The database could not order concurrent changes.",
-    "42501": "The database does not let its user do this.",
-    "53100": "The database's disk is full.",
-    "53200": "The database is out of memory.",
-    "53300": "The database takes no more connections.",
-    "55P03": "The database did not answer in time.",
-    "57014": "The database did not answer in time.",
-}
 
 _SESSION: dict[str, str] = {
     "idle_in_transaction_session_timeout": "2s",
@@ -99,6 +70,8 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
     ) -> Self:
         try:
             connection = await super().connect(conninfo, **options)
+        except psycopg.ProgrammingError:  # it quotes the address, and the password with it
+            raise psycopg.OperationalError("its address (DATABASE_URL) is not one that libpq understands") from None
         except psycopg.Error as error:
             on_failure(error)
             raise
@@ -189,19 +162,24 @@ class Database:
             try:
                 return await work(connection)
             except psycopg.Error as error:
-                await self._suspect(connection, error)
+                await self.suspect(connection, error)
                 raise
 
-    async def _suspect(self, connection: Connection, error: psycopg.Error) -> None:
+    async def suspect(self, connection: Connection, error: psycopg.Error) -> None:
         """When one connection is lost, or turns out to be to a standby, those of its age most likely are too.
 
         Each would cost somebody his patience: they are replaced at once.
         """
-        if error.sqlstate == _READ_ONLY:
+        if error.sqlstate == READ_ONLY:
             await connection.close()
-        if connection.closed and connection.made_at > self._purged_at and self._pool is not None:
+        if connection.closed and not self.suspects(connection):
             self._purged_at = asyncio.get_running_loop().time()
-            await self._pool.drain()
+            if self._pool is not None:
+                await self._pool.drain()
+
+    def suspects(self, connection: Connection) -> bool:
+        """Whether one of its age has been lost."""
+        return connection.made_at <= self._purged_at
 
     async def connect(self, **session: str) -> Connection:
         """A connection of the caller's own, who closes it. ``session`` overrides settings of it. Raises Unavailable."""
@@ -255,11 +233,14 @@ class Dedicated:
 
         Raises SchemaMismatch when our tables are not there.
         """
+        if self._connection is not None and self._database.suspects(self._connection):
+            await self.close()
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect(**self._session)
         try:
             return await work(self._connection)
         except psycopg.Error as error:
+            await self._database.suspect(self._connection, error)
             await self.close()
             raise translated(error) from error
         except BaseException:  # in the middle of something: what state it is in is not worth finding out
@@ -276,20 +257,3 @@ async def _try_again(pool: AsyncConnectionPool[Connection]) -> None:
     """The pool has given a connection up; it makes another one only when it is asked, and they have asked already."""
     if pool.get_stats().get("requests_waiting"):
         await pool.check()
-
-
-def translated(error: psycopg.Error) -> Exception:
-    """The driver's error as ours; itself when nothing is known of it."""
-    if isinstance(error, _SCHEMA_ERRORS):
-        return SchemaMismatch(f"{str(error).splitlines()[0]}: run `outlast migrate`")
-    if error.sqlstate == _LEASE_LOST:
-        return LeaseLost()
-    if isinstance(error, _PASSING) and not isinstance(error, _LASTING):
-        return Unavailable(_SENTENCES.get(error.sqlstate or ""), reason=_reason(error))
-    return error
-
-
-def _reason(error: psycopg.Error) -> str:
-    """What the server said, without the address, which may hold a password."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].rpartition(": ")[2].strip() if lines else type(error).__name__

@@ -8,8 +8,9 @@ from uuid import UUID
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from .connections import Connection, Database, translated
+from .connections import Connection, Database
 from .domain.ids import from_short, short
+from .driver_errors import translated
 
 _PAIRS_PER_PAYLOAD = 230  # of at most 34 characters; Postgres takes less than 8000 bytes
 

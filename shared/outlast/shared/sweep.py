@@ -47,13 +47,16 @@ class Sweep:
 
     async def run_forever(self) -> None:
         """Look again and again until cancelled."""
+        missed = ""
         try:
             while True:
                 busy = True
                 try:
-                    busy = (await self.look()).busy
+                    busy, missed = (await self.look()).busy, ""
                 except OutlastError as error:  # the database is away, or has another schema
-                    log.warning("sweep.missed", error=error.message)
+                    if error.message != missed:  # not twice a second for as long as it lasts
+                        log.warning("sweep.missed", error=error.message)
+                    missed = error.message
                 except Exception:  # the next look is soon
                     log.exception("sweep.broke")
                 seconds = self._settings.sweep_seconds if busy else self._settings.beat_seconds

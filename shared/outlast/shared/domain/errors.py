@@ -79,10 +79,8 @@ class Unavailable(OutlastError):
 
     def __init__(self, message: str | None = None, *, reason: str = "") -> None:
         """``reason`` is what the server or the network said: it names users and hosts, so clients do not see it."""
-        super().__init__(message)
-        self._told = self.message
-        if reason:
-            self.message = f"{self.message.rstrip('.')}: {reason}"
+        self._told = message or (type(self).__doc__ or "")
+        super().__init__(f"{self._told.rstrip('.')}: {reason}" if reason else self._told)
 
     @property
     def told(self) -> str:
