@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psycopg
 import pytest
 
 from outlast.shared.connections import Database
@@ -17,6 +18,7 @@ from tests.e2e.graph import ANSWERS
 from tests.e2e.test_resume import answers
 from tests.support.log import check_log, stored_lines
 from tests.support.processes import Part, Parts, free_port, parts, wait_serving
+from tests.support.waiting import until_sync
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks processes up in /proc")
 
@@ -31,8 +33,9 @@ _BROKEN = ("RemoteProtocolError", "ReadError")
 class Deployment:
     """Two API replicas and two workers, or the next two while they are replaced."""
 
-    def __init__(self, started: Parts) -> None:
+    def __init__(self, started: Parts, database_url: str) -> None:
         self._started = started
+        self._database_url = database_url
         self.ports: list[int] = []
         self.apis: list[Part] = []
         self.workers: list[Part] = []
@@ -56,12 +59,20 @@ class Deployment:
         ports, apis, workers = self.launch()
         old_ports, old_apis, old_workers = self.ports, self.apis, self.workers
         self.workers = workers
-        codes = [worker.stop() for worker in old_workers]
+        codes: list[int] = []
+        for worker in old_workers:
+            until_sync(lambda pid=worker.process.pid: self._runs_held_by(pid))
+            codes.append(worker.stop())
         self.ports, self.apis = [*old_ports, *ports], apis
         for port, api in zip(old_ports, old_apis, strict=True):
             self.ports.remove(port)  # as a load balancer does, though a little late
             codes.append(api.stop())
         return codes
+
+    def _runs_held_by(self, pid: int) -> int:
+        with psycopg.connect(self._database_url) as connection:
+            held = connection.execute("SELECT FROM outlast.run_leases WHERE owner LIKE %s", (f"%:{pid}:%",))
+            return held.rowcount
 
 
 class Client:
@@ -123,7 +134,7 @@ async def test_every_process_is_replaced_under_load_and_nobody_notices(
         "OUTLAST_LOG_LEVEL": "warning",
     }
     with parts(env, tmp_path) as started:
-        deployment = Deployment(started)
+        deployment = Deployment(started, database_url)
         await asyncio.to_thread(deployment.start)
         clients = [Client(deployment, number) for number in range(CLIENTS)]
         enough = asyncio.Event()

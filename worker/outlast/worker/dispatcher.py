@@ -231,11 +231,15 @@ class Dispatcher:
         await self._database.run(lambda c: workers.report(c, report), patience_seconds=0)
 
     async def _beat_forever(self) -> None:
+        missed = False
         while True:
             try:
                 await self.beat_once()
+                missed = False
             except OutlastError as error:
-                log.warning("beat.missed", error=error.message)
+                if not missed:  # once in an outage
+                    log.warning("beat.missed", error=error.message)
+                missed = True
             except Exception:  # without beats every lease of this worker ends
                 log.exception("beat.broke")
             await asyncio.sleep(self._settings.beat_seconds)
