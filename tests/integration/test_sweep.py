@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 import redis
 
@@ -93,6 +94,44 @@ async def test_one_leads_and_the_others_do_nothing(settings: Settings, database:
 
         assert not (await sweep.look()).led
         assert bells.rung == []
+
+
+async def test_a_leader_that_is_stopped_within_its_transaction_leads_for_two_seconds_at_most(
+    settings: Settings, database: Database
+) -> None:
+    """Every connection of ours ends a transaction that stands still: nobody else has to notice."""
+    stopped = await database.connect()
+    async with sweeper(settings, database) as (sweep, _), stopped:
+        await stopped.execute("BEGIN")
+        assert await sweeping.lead(stopped)
+        assert not (await sweep.look()).led
+
+        async def another_leads() -> bool:
+            return (await sweep.look()).led
+
+        await until(another_leads)
+        with pytest.raises(psycopg.Error):
+            await stopped.execute("SELECT 1")
+
+
+async def test_a_checkpoint_that_hangs_delays_the_takeover_of_no_other_run(
+    settings: Settings, database: Database
+) -> None:
+    for thread in ("one", "two"):
+        await submitted(database, thread=thread)
+    hanging, other = [await claimed_one(database, lease_seconds=-1) for _ in range(2)]
+    stopped = await database.connect(idle_in_transaction_session_timeout="0")
+    async with stopped:
+        await stopped.execute("BEGIN")
+        await stopped.execute("SELECT fence(%s, 1)", (hanging.run_id,))
+
+        assert await database.run(sweeping.take_back_expired, patience_seconds=0) == [other.run_id]
+        await stopped.execute("COMMIT")
+        assert await database.run(sweeping.take_back_expired) == [hanging.run_id]
+        with pytest.raises(psycopg.Error) as fenced:
+            await stopped.execute("SELECT fence(%s, 1)", (hanging.run_id,))
+
+    assert fenced.value.sqlstate == "OL001"
 
 
 async def test_a_thread_that_was_forgotten_goes_on(settings: Settings, database: Database) -> None:
