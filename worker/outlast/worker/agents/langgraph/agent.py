@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
@@ -29,6 +30,9 @@ from .saver import FencedSaver
 from .survival import Look, Reached, surviving
 
 log = structlog.get_logger()
+
+# LangChain warns of every error of a callback. That a run was lost is said once, by its attempt.
+logging.getLogger("langchain_core.callbacks.manager").addFilter(lambda said: "LeaseLost" not in said.getMessage())
 
 _RUN_ID = "outlast_run_id"
 # What is written of a task besides its results. The error of an earlier attempt stays beside what a later one returned.
