@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -164,7 +166,7 @@ class Dev:
         if self._settings.auth == "api_keys" and API_KEY not in os.environ:
             _say(f"hello     skipped, OUTLAST_AUTH=api_keys: export {API_KEY}=$({_command()} keys create me)")
         else:
-            await asyncio.to_thread(_say_hello, self.url)
+            await _in_daemon_thread(lambda: _say_hello(self.url))
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 
@@ -224,6 +226,21 @@ def _refuse_taken(port: int) -> None:
             probe.bind((_HOST, port))
         except OSError:
             raise SettingsError(f"{port} is in use: PORT={port + 1} make run") from None
+
+
+async def _in_daemon_thread(work: Callable[[], None]) -> None:
+    """Blocking work that nobody waits for when this process ends: an answer may take minutes."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, daemon=True).start()
+    await done.wait()
 
 
 def _say_hello(url: str) -> None:
