@@ -127,7 +127,7 @@ class Parts:
     """Starts parts on one database and broker."""
 
     def __init__(self, env: Mapping[str, str], folder: Path) -> None:
-        self._env = {"OUTLAST_PRELOAD": "", **env}  # most tests have no graph to wait for
+        self._env = {"OUTLAST_PRELOAD": "", "OUTLAST_CHILDREN": "1", **env}  # most tests need no more, and start sooner
         self._folder = folder
         self._started: list[Part] = []
 
