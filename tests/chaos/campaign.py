@@ -90,14 +90,16 @@ class Campaign:
             stream.result()
 
     async def _keep_striking(self, chance: random.Random, rhythm: Rhythm) -> None:
+        """Each of its strikes once, in any order; then the likelier ones more often."""
         weights, choices = zip(*rhythm.strikes, strict=True)
+        not_yet = chance.sample(choices, len(choices))
         while True:
             await asyncio.sleep(self._world.size.lease_seconds * chance.uniform(rhythm.least, rhythm.most))
             if self._leases() % (_OUTAGES + _PEACE) > _OUTAGES:
                 if rhythm.outage:
                     continue
                 await asyncio.sleep(_APART * self._world.size.lease_seconds)
-            [strike] = chance.choices(choices, weights)
+            strike = not_yet.pop() if not_yet else chance.choices(choices, weights)[0]
             try:
                 await strike(self._world, self._diary)
             except (OSError, psycopg.Error):  # what it aims at is away just now, by another blow
