@@ -327,8 +327,8 @@ async def test_a_branch_beside_a_call_for_the_client_is_finished_by_the_next_att
         await beside.has_begun("one")
 
         async def branch_is_kept() -> bool:
-            cursor = await database.run(lambda c: c.execute("SELECT FROM checkpoint_writes WHERE channel = 'messages'"))
-            return cursor.rowcount > 0
+            cursor = await database.run(lambda c: c.execute("SELECT channel, task_path FROM checkpoint_writes"))
+            return any(channel == "messages" and "agent" in path for channel, path in await cursor.fetchall())
 
         await until(branch_is_kept)
         await take_first_attempts_over(database)
