@@ -35,8 +35,8 @@ async def test_a_full_worker_takes_half_as_many_runs_more_if_another_had_begun_t
             return running == set(first)
 
         await until(full)
-        for _ in range(5):
-            await submitted(database, agent="waiting", thread=f"conv_{_}")
+        for number in range(5):
+            await submitted(database, agent="waiting", thread=f"conv_{number}")
         if begun:  # as if another worker had been lost
             await database.run(
                 lambda c: c.execute(
@@ -45,15 +45,15 @@ async def test_a_full_worker_takes_half_as_many_runs_more_if_another_had_begun_t
                 )
             )
         expected = 6 if begun else 4
-        worker_ = service.workers[0]
+        dispatcher = service.workers[0].dispatcher
 
         async def looked_again() -> bool:
-            await worker_.dispatcher.ring()
+            await dispatcher.ring()
             return len(running) == expected
 
         await until(looked_again)
         for _ in range(3):
-            await worker_.dispatcher.beat_once()
+            await dispatcher.beat_once()
         assert len(running) == expected
         gate.set()
 

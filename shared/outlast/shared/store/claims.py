@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, LiteralString
 
 from outlast.shared.connections import Connection
 from outlast.shared.domain.runs import Lease
@@ -100,7 +100,7 @@ async def claim(
     ``begun``: only runs that have had an attempt, whatever the limits are.
     """
     taken: list[Lease] = []
-    claim_from = _claim_begun if begun else _claim_within if running_limits else _claim_any
+    statement = _CLAIM_BEGUN if begun else _CLAIM_ANY
     for queue in queues:  # one index range each: a list of queues in one statement could not be read in order
         if len(taken) < limit:
             values: dict[str, Any] = {
@@ -111,17 +111,15 @@ async def claim(
                 "per_principal": running_limits.per_principal,
                 "per_agent": to_json(running_limits.per_agent),
             }
-            taken += await claim_from(connection, values)
+            if running_limits and not begun:
+                taken += await _claim_within(connection, values)
+            else:
+                taken += await _claim(connection, statement, values)
     return taken
 
 
-async def _claim_any(connection: Connection, values: dict[str, Any]) -> list[Lease]:
-    cursor = await connection.execute(_CLAIM_ANY, values, prepare=True)
-    return [Lease(*row) for row in await cursor.fetchall()]
-
-
-async def _claim_begun(connection: Connection, values: dict[str, Any]) -> list[Lease]:
-    cursor = await connection.execute(_CLAIM_BEGUN, values, prepare=True)
+async def _claim(connection: Connection, statement: LiteralString, values: dict[str, Any]) -> list[Lease]:
+    cursor = await connection.execute(statement, values, prepare=True)
     return [Lease(*row) for row in await cursor.fetchall()]
 
 

@@ -1,4 +1,4 @@
-"""What agents without checkpoints save for a run's next attempt."""
+"""What an attempt keeps for the next one beside the log."""
 
 from __future__ import annotations
 

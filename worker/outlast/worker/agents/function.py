@@ -44,9 +44,9 @@ class FunctionAgent:
 
 async def _save(stage: Stage, values: Mapping[str, Any]) -> None:
     saved = stage.saved | snapshot(values)
-    text = to_json(saved)
-    if len(text) > _SAVED_BYTES:
-        raise EmissionError(f"A run can save {_SAVED_BYTES} bytes of JSON altogether; these are {len(text)}.")
+    size = len(to_json(saved).encode())
+    if size > _SAVED_BYTES:
+        raise EmissionError(f"A run can save {_SAVED_BYTES} bytes of JSON altogether; these are {size}.")
     await stage.keep(await stage.pause(), saved)
     stage.saved.update(saved)
 
