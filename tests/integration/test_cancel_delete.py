@@ -17,11 +17,11 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.events import Chunk
 from outlast.shared.domain.ids import item_id, response_id as response_id_of
 from outlast.shared.domain.runs import Lease
+from outlast.shared.output import Output
 from outlast.shared.settings import Settings
 from outlast.shared.store import leases, runs
 from outlast.shared.store.events import Append
 from outlast.shared.wire import event_line
-from outlast.worker.output import Output
 from tests.support.log import check_log, data_lines
 from tests.support.runs import append, claimed_one
 from tests.support.service import Service, serving

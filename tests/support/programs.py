@@ -12,8 +12,8 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from outlast.shared.output.items import Path
 from outlast.worker.agents.langgraph.survival import Reached
-from outlast.worker.output.items import Path
 
 Action = tuple[Any, ...]
 Graph = list[list["Task"]]

@@ -18,9 +18,9 @@ from outlast.api.submissions import first_events
 from outlast.shared.domain.events import TERMINAL_TYPES, Event
 from outlast.shared.domain.ids import item_id
 from outlast.shared.domain.runs import Run, RunStatus, Submission
+from outlast.shared.output import Output
+from outlast.shared.output.replay import replay
 from outlast.shared.wire import event_from, event_line, to_json
-from outlast.worker.output import Output
-from outlast.worker.output.replay import replay
 from tests.support.runs import a_submission
 
 # The SDK's union of events, by type.

@@ -29,10 +29,10 @@ from outlast.api.submissions import first_events
 from outlast.shared.domain.events import TERMINAL_TYPES, Event
 from outlast.shared.domain.ids import item_id
 from outlast.shared.domain.runs import ToolItems
+from outlast.shared.output import Output
+from outlast.shared.output.replay import Kept, replay
 from outlast.shared.wire import event_from, event_line, to_json
 from outlast.worker.agents.langgraph.survival import Reached, surviving
-from outlast.worker.output import Output
-from outlast.worker.output.replay import Kept, replay
 from tests.support.programs import (
     Action,
     Durable,

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from outlast.worker.output.emissions import counted
+from outlast.shared.output.emissions import counted
 from tests.support.streams import check_stream
 from tests.support.takeovers import anonymous, tell
 

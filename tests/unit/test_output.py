@@ -12,7 +12,7 @@ import pytest
 
 from outlast.agent import Approval, ClientCall, Close, Reasoning, State, Text, ToolCall, ToolResult, Usage
 from outlast.shared.domain.runs import ToolItems
-from outlast.worker.output import Output
+from outlast.shared.output import Output
 from tests.support.streams import End, a_run, new_id, stream_of
 
 CLOCK = ToolCall("clock", {"zone": "UTC"}, "c1")

@@ -10,8 +10,8 @@ import pytest
 from outlast.agent import AgentError, Approval, ClientCall, Reasoning, State, Text, ToolCall, ToolResult, Usage
 from outlast.api.submissions import first_events
 from outlast.shared.domain.runs import ToolItems
+from outlast.shared.output import EmissionError, Output
 from outlast.shared.wire import event_line
-from outlast.worker.output import EmissionError, Output
 from tests.support.runs import a_submission
 from tests.support.streams import a_run, check_stream, new_id
 

@@ -15,10 +15,10 @@ from outlast.api.submissions import first_events
 from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import item_id
 from outlast.shared.domain.runs import ToolItems
+from outlast.shared.output import EmissionError, Output
+from outlast.shared.output.items import Path
+from outlast.shared.output.replay import Kept, replay
 from outlast.shared.wire import event_from, event_line
-from outlast.worker.output import EmissionError, Output
-from outlast.worker.output.items import Path
-from outlast.worker.output.replay import Kept, replay
 from tests.support.runs import a_submission
 from tests.support.streams import End, a_run, attempt, check_stream, stream_of
 from tests.support.takeovers import anonymous, ended

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from outlast.shared.output.items import Item, Origin
 from outlast.worker.agents.langgraph.survival import Reached, path_of, surviving
-from outlast.worker.output.items import Item, Origin
 
 MESSAGE = {"id": "msg_1", "type": "message"}
 

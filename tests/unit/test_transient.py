@@ -24,7 +24,7 @@ import urllib3
 from outlast.agent import AgentError, Retry
 from outlast.shared.domain.errors import LeaseLost, Unavailable
 from outlast.shared.domain.retry import Transient
-from outlast.worker.output.emissions import EmissionError
+from outlast.shared.output.emissions import EmissionError
 from outlast.worker.transient import ASKED_MOST_SECONDS, transient
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

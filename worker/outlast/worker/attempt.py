@@ -21,6 +21,8 @@ from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import item_id, response_id
 from outlast.shared.domain.retry import Backoff
 from outlast.shared.domain.runs import Lease, Run, RunStatus
+from outlast.shared.output import Output
+from outlast.shared.output.replay import Kept, Past, replay
 from outlast.shared.settings import Settings
 from outlast.shared.store import events, leases, retries, runs, saves
 from outlast.shared.wire import event_from, from_json
@@ -28,8 +30,6 @@ from outlast.shared.wire import event_from, from_json
 from .agents.adapter import Adapter
 from .failures import consequence
 from .flusher import Flusher, ending_of
-from .output import Output
-from .output.replay import Kept, Past, replay
 from .stage import Drained, Stage
 
 log = structlog.get_logger()

@@ -12,14 +12,14 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Durability, Run
+from outlast.shared.output import Output
+from outlast.shared.output.items import Item, Path
+from outlast.shared.output.replay import Past
 from outlast.shared.settings import Settings
 from outlast.shared.store import saves
 from outlast.shared.wire import to_json
 
 from .flusher import RunLog
-from .output import Output
-from .output.items import Item, Path
-from .output.replay import Past
 
 # What an attempt keeps for the next is worth waiting for: until somebody else holds the lease nobody else can go on.
 KEEP_PATIENCE_SECONDS = 3600.0

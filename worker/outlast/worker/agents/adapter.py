@@ -7,7 +7,7 @@ from typing import Protocol
 
 from outlast.shared.connections import Database
 from outlast.shared.domain.runs import Run
-from outlast.worker.output.items import Item
+from outlast.shared.output.items import Item
 from outlast.worker.stage import Stage
 
 

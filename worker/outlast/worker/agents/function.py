@@ -11,10 +11,10 @@ from typing import Any, cast
 from outlast.agent import Agent, Context, Emission, Request
 from outlast.shared.connections import Database
 from outlast.shared.domain.runs import Run
+from outlast.shared.output.emissions import EmissionError, snapshot
+from outlast.shared.output.items import Item
 from outlast.shared.store import saves
 from outlast.shared.wire import to_json
-from outlast.worker.output.emissions import EmissionError, snapshot
-from outlast.worker.output.items import Item
 from outlast.worker.stage import Stage
 
 CoroutineAgent = Callable[[Request, Context], Awaitable[Any]]

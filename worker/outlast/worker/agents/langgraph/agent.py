@@ -17,9 +17,9 @@ from outlast.agent import AgentError, State, find_idempotency_key
 from outlast.shared.connections import Database
 from outlast.shared.domain.ids import parse_item_id
 from outlast.shared.domain.runs import Lease, Run
+from outlast.shared.output.items import Item, Path
 from outlast.shared.store import runs, threads
 from outlast.shared.wire import from_json
-from outlast.worker.output.items import Item, Path
 from outlast.worker.stage import Drained, Stage
 
 from . import speech

@@ -22,7 +22,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.constants import TAG_NOSTREAM
 
 from outlast.agent import ClientCall, Close, State, ToolCall, ToolResult
-from outlast.worker.output.items import Path
+from outlast.shared.output.items import Path
 
 from . import speech
 from .listener import Listener

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from outlast.worker.output.items import Path
+from outlast.shared.output.items import Path
 
 
 class Listener(Protocol):

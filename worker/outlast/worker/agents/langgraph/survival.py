@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from outlast.worker.output.items import Item, Path
+from outlast.shared.output.items import Item, Path
 
 NODE_END, GRAPH_END = ":", "|"  # what LangGraph writes its namespaces with: node:task|node:task
 
