@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from outlast.shared.connections import Database
 from outlast.shared.domain.runs import Lease, Run
-from outlast.shared.store import leases, retries, runs, submissions, sweeping
+from outlast.shared.store import leases, overdue, retries, runs, submissions, sweeping
 from tests.support.runs import an_entry, claimed, claimed_one, finish, put_back, submitted
 
 
@@ -70,18 +70,10 @@ async def test_a_deleted_one_lets_the_next_of_its_thread_go(database: Database) 
     assert (await claimed_one(database)).run_id == later.run_id
 
 
-async def test_a_cancel_ends_its_wait(database: Database) -> None:
-    run = await waiting(database)
-
-    assert await database.run(lambda c: runs.request_cancel(c, run.run_id, "anonymous"))
-
-    assert (await claimed_one(database)).cancel_requested
-
-
 async def test_one_that_is_to_be_cancelled_does_not_wait(database: Database) -> None:
     await submitted(database)
     run = await claimed_one(database)
-    assert await database.run(lambda c: runs.request_cancel(c, run.run_id, "anonymous"))
+    assert await database.run(lambda c: overdue.request_cancel(c, run.run_id, "anonymous"))
 
     assert await put_back(database, run)
 

@@ -9,7 +9,7 @@ import pytest
 
 from outlast.shared.connections import Database
 from outlast.shared.domain.runs import Lease, RunStatus
-from outlast.shared.store import leases, runs, submissions
+from outlast.shared.store import leases, overdue, runs, submissions
 from tests.support.runs import an_ending, an_entry, claimed, claimed_one, finish, submitted
 
 
@@ -107,7 +107,7 @@ async def test_a_queued_run_is_ended_by_cancel_only_while_nobody_holds_it(databa
     run = await claimed_one(database)
 
     assert not await database.run(lambda c: runs.finish_queued(c, database.schema, lease, ending))
-    assert await database.run(lambda c: runs.request_cancel(c, run.run_id, "anonymous"))
+    assert await database.run(lambda c: overdue.request_cancel(c, run.run_id, "anonymous"))
     renewal = await database.run(lambda c: leases.renew(c, [Lease(run.run_id, 1)], lease_seconds=60))
     assert renewal.cancelled == {Lease(run.run_id, 1)}
 

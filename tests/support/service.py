@@ -67,6 +67,7 @@ class Worker:
         self.clock = clock
         self._runtime = runtime
         self.slots = slots
+        self.isolated = False
 
     def start(self, leases: Sequence[Lease], claimed_at: float) -> None:
         self._runtime.start(leases, claimed_at)

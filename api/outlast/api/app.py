@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 
+from outlast.shared.cancel_hints import CancelHints
 from outlast.shared.connections import Database, fixed
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings, SettingsError
@@ -66,6 +67,7 @@ def _serving(settings: Settings) -> Lifespan:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         database = Database(fixed(database_url), schema=settings.db_schema, application="outlast api")
         doorbell = Doorbell(redis_url, settings.db_schema)
+        cancel_hints = CancelHints(redis_url, settings.db_schema)
         async with database.pooled(max_connections=settings.api_connections):
             await database.run(schema.check, patience_seconds=30)
             doorbell.start()
@@ -85,12 +87,14 @@ def _serving(settings: Settings) -> Lifespan:
                         admission=Admission(database, settings),
                         group_commit=commit,
                         doorbell=doorbell,
+                        cancel_hints=cancel_hints,
                         keyring=keyring,
                         metrics=measured,
                         overviews=Overviews(database, settings),
                     )
                     yield
             finally:
+                await cancel_hints.close()
                 doorbell.stop()
 
     return lifespan

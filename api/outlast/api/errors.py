@@ -24,6 +24,7 @@ _FAMILIES: dict[type[errors.OutlastError], tuple[int, str]] = {
     errors.Unauthenticated: (401, "invalid_request_error"),
     errors.NotAllowed: (403, "invalid_request_error"),
     errors.IdempotencyKeyReused: (422, "invalid_request_error"),
+    errors.ThreadBusy: (422, "invalid_request_error"),
     errors.QueueFull: (429, "rate_limit_error"),
     errors.NotFound: (404, "invalid_request_error"),
     errors.Unavailable: (503, "server_error"),
@@ -73,7 +74,7 @@ def answer(error: errors.OutlastError) -> Response:
         headers["retry-after"] = "1"
     if isinstance(error, errors.QueueFull):
         headers["retry-after"] = str(error.retry_after_seconds)
-    if isinstance(error, (errors.AlreadyFinished, errors.IdempotencyKeyReused)):
+    if isinstance(error, (errors.AlreadyFinished, errors.IdempotencyKeyReused, errors.ThreadBusy)):
         headers["x-should-retry"] = "false"
     return Json(error_body(error.told, type=kind, param=error.param, code=error.code), status, headers)
 

@@ -14,6 +14,7 @@ import structlog
 
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import Unavailable
+from outlast.shared.domain.runs import MultitaskStrategy
 from outlast.shared.store import submissions
 from outlast.shared.store.submissions import BATCH_SESSION, Entry
 
@@ -174,7 +175,8 @@ def _shared(taken: Sequence[_Waiting]) -> tuple[list[_Waiting], list[_Waiting]]:
         marks = {("thread", s.principal, s.thread)}
         if s.idempotency_key is not None:
             marks.add(("key", s.principal, s.idempotency_key))
-        fits = waiting.characters <= _BATCH_CHARACTERS and not marks & seen
+        plain = s.multitask_strategy is MultitaskStrategy.ENQUEUE  # the others ask what their thread does
+        fits = plain and waiting.characters <= _BATCH_CHARACTERS and not marks & seen
         seen |= marks
         (batch if fits else rest).append(waiting)
     return batch, rest

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlast.shared.domain.errors import Invalid
-from outlast.shared.domain.runs import Durability, ToolItems
+from outlast.shared.domain.runs import Durability, MultitaskStrategy, ToolItems
 
 Role = Literal["user", "assistant", "system", "developer"]
 # What an item of each type must have. Items of ours that come back are taken as they are.
@@ -110,6 +110,15 @@ class CreateResponse(_Open):
     )
     durability: Annotated[Durability, Field(strict=False)] | None = Field(
         default=None, description="When a graph's checkpoints are written."
+    )
+    timeout_seconds: int | None = Field(
+        default=None, ge=1, description="The run fails when it takes longer; at most what the server allows."
+    )
+    expire_queued_after_seconds: int | None = Field(
+        default=None, ge=1, description="The run fails when no worker has taken it by then."
+    )
+    multitask_strategy: Annotated[MultitaskStrategy, Field(strict=False)] | None = Field(
+        default=None, description="What happens when the conversation has another run that has not ended."
     )
     parallel_tool_calls: bool | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from outlast.shared.cancel_hints import CancelHints
 from outlast.shared.connections import Database
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
@@ -27,6 +28,7 @@ class Services:
     admission: Admission
     group_commit: GroupCommit
     doorbell: Doorbell
+    cancel_hints: CancelHints
     keyring: Keyring
     metrics: Metrics
     overviews: Overviews

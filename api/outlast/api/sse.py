@@ -12,7 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from outlast.shared.domain.runs import Run
 
-from .tail import Batch, StreamCut, Tail, Viewer
+from . import presence
+from .services import Services
+from .tail import Batch, StreamCut, Viewer
 
 log = structlog.get_logger()
 
@@ -34,7 +36,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        tail: Tail,
+        services: Services,
         run: Run,
         *,
         starting_after: int = -1,
@@ -42,10 +44,12 @@ class EventStream(Response):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(headers={**HEADERS, **(headers or {})})
-        self._tail = tail
+        self._services = services
+        self._tail = services.tail
         self._run = run
         self._starting_after = starting_after
         self._ids = ids
+        self._client_left = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._start_headers()})
@@ -53,7 +57,7 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": DONE})
             return
         async with self._tail.viewing(self._run, self._starting_after) as viewer:
-            watch = asyncio.create_task(_cut_on_disconnect(receive, viewer))
+            watch = asyncio.create_task(self._watch(receive, viewer))
             try:
                 await self._send_all(viewer, send)
             except StreamCut:
@@ -64,6 +68,15 @@ class EventStream(Response):
                 viewer.task.uncancel()  # by the tail, because this client takes nothing
             finally:
                 watch.cancel()
+        if self._client_left:
+            await presence.left(self._services, self._run)
+
+    async def _watch(self, receive: Receive, viewer: Viewer) -> None:
+        """After a disconnect send() silently does nothing, so the stream has to be told."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._client_left = not viewer.is_cut
+        viewer.cut()
 
     def _start_headers(self) -> list[tuple[bytes, bytes]]:
         return [(name, value) for name, value in self.raw_headers if name != b"content-length"]
@@ -91,10 +104,3 @@ async def _send(viewer: Viewer, send: Send, body: bytes) -> None:
     viewer.sending_since = asyncio.get_running_loop().time()
     await send({"type": "http.response.body", "body": body, "more_body": True})
     viewer.sending_since = None
-
-
-async def _cut_on_disconnect(receive: Receive, viewer: Viewer) -> None:
-    """After a disconnect send() silently does nothing, so the stream has to be told."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    viewer.cut()

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from outlast.agent import Request
@@ -15,10 +15,10 @@ from outlast.shared.domain.errors import IdempotencyKeyReused, Invalid, NotFound
 from outlast.shared.domain.events import CREATED, QUEUED, Chunk
 from outlast.shared.domain.ids import new_uuid, parse_response_id
 from outlast.shared.domain.responses import queued_response, response_object
-from outlast.shared.domain.runs import Run, RunStatus, Submission, ToolItems
+from outlast.shared.domain.runs import MultitaskStrategy, Run, RunStatus, Submission, ToolItems
 from outlast.shared.domain.titles import title_of
 from outlast.shared.settings import Settings
-from outlast.shared.store import runs, submissions
+from outlast.shared.store import runs, submissions, threads
 from outlast.shared.wire import response_line, to_json
 
 from .admission import through
@@ -123,6 +123,9 @@ async def _store(services: Services, submission: Submission) -> Submitted:
             raise _KeyTaken
     services.metrics.runs_accepted.inc()
     services.doorbell.ring(submission.queue, submission.run_id)
+    if submission.multitask_strategy is MultitaskStrategy.INTERRUPT:
+        others = await services.database.run(lambda c: threads.interrupted_for(c, submission.run_id))
+        services.cancel_hints.send(others)
     return Submitted(_queued(submission, entry.log), response)
 
 
@@ -135,22 +138,39 @@ async def _submission(services: Services, asked: Asked) -> Submission:
         if theirs is None:
             raise PreviousNotFound(request.previous_response_id)
         thread = thread or theirs
-    thread_id = new_uuid()
+    thread_id, agent, settings = new_uuid(), _agent(request.model, services.settings), services.settings
     return Submission(
         run_id=new_uuid(),
         thread_id=thread_id,
         thread=thread or f"conv_{thread_id.hex}",
         principal=principal,
-        agent=_agent(request.model, services.settings),
+        agent=agent,
         created_at=asked.at,
-        timeout_seconds=services.settings.task_timeout_seconds,
+        timeout_seconds=_within("timeout_seconds", request.timeout_seconds, settings.timeout_of(agent)),
         background=bool(request.background),
         store=request.store is not False,
         tool_items=_tool_items(request, asked.databricks),
         previous_run_id=previous,
         request=await _resolved(services, asked, previous),
         title=title_of(_text(asked.body["input"])),
+        queue=settings.queue_of(agent),
+        expire_after_seconds=_within(
+            "expire_queued_after_seconds", request.expire_queued_after_seconds, settings.expire_queued_after_seconds
+        ),
+        multitask_strategy=request.multitask_strategy or settings.multitask_strategy_of(agent),
     )
+
+
+T = TypeVar("T", int, int | None)
+
+
+def _within(param: str, asked: int | None, most: T) -> int | T:
+    """What was asked for, or the server's own number, which is the most that may be. Raises Invalid."""
+    if asked is None:
+        return most
+    if most is not None and asked > most:
+        raise Invalid(f"{param} may be at most {most} here, not {asked}.", param=param)
+    return asked
 
 
 async def _resolved(services: Services, asked: Asked, previous: UUID | None) -> dict[str, Any]:

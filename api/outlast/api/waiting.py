@@ -15,7 +15,7 @@ from outlast.shared.domain.responses import response_object
 from outlast.shared.domain.runs import Run
 from outlast.shared.store import runs
 
-from . import errors
+from . import errors, presence
 from .errors import Json
 from .services import Services
 from .tail import StreamCut
@@ -45,6 +45,8 @@ class FinishedResponse(Response):
         disconnect = asyncio.create_task(_disconnected(receive))
         try:
             await asyncio.wait({answer, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done() or self._seconds is not None:  # who waits in turns is gone until the next one
+                await presence.left(self._services, self._run)
             if answer.done():
                 response = answer.result()
                 response.headers.update(self._extra)

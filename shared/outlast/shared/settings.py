@@ -14,12 +14,16 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from .by_agent import ByAgent, chosen
 from .domain.errors import OutlastError
 from .domain.retry import RetryPolicy
-from .domain.runs import Durability
+from .domain.runs import Durability, Isolation, MultitaskStrategy
 
 CONFIG_FILE = "outlast.toml"
+ISOLATED_QUEUE = "isolated"
+"""Where runs wait that need a process to themselves."""
 _MAX_RETRIES = 3
+_TASK_TIMEOUT_SECONDS = 3600
 
 
 class SettingsError(OutlastError):
@@ -50,7 +54,10 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = _plain("database_url", default=None)
     redis_url: SecretStr | None = _plain("redis_url", default=None)
-    task_timeout_seconds: int = _plain("task_timeout_seconds", default=3600, gt=0)
+    task_timeout_seconds: ByAgent[Annotated[int, Field(gt=0)]] = _plain(
+        "task_timeout_seconds", default_factory=lambda: {"*": _TASK_TIMEOUT_SECONDS}
+    )
+    """From a run's first claim to its end, over all attempts."""
     poll_interval_seconds: float = _plain("poll_interval_seconds", default=1.0, gt=0)
 
     db_schema: str = Field(default="outlast", validation_alias=AliasChoices("OUTLAST_SCHEMA", "schema"))
@@ -78,11 +85,18 @@ class Settings(BaseSettings):
     max_queued_per_principal: int | None = Field(default=None, gt=0)
     max_running_per_principal: int | None = Field(default=None, gt=0)
     """Runs of one principal that run at once on all workers together; the others wait in the queue."""
-    max_running_per_agent: Annotated[dict[str, int], NoDecode] = Field(default_factory=dict[str, int])
-    """The same by agent: one number for each agent (kept as ``*``), or name=number."""
+    max_running_per_agent: ByAgent[Annotated[int, Field(gt=0)]] = Field(default_factory=dict[str, int])
+    """The same by agent."""
 
-    durability: Annotated[dict[str, Durability], NoDecode] = Field(default_factory=lambda: {"*": Durability.SYNC})
-    """When graphs write their checkpoints: one word for all agents (kept as ``*``), or name=word."""
+    durability: ByAgent[Durability] = Field(default_factory=lambda: {"*": Durability.SYNC})
+    """When graphs write their checkpoints."""
+
+    expire_queued_after_seconds: int | None = Field(default=None, gt=0)
+    """A run that no worker has taken for so long fails; unset: it waits."""
+    disconnect_seconds: float = Field(default=5.0, ge=0)
+    """A run in the foreground is cancelled when its client has been away for so long."""
+    multitask_strategy: ByAgent[MultitaskStrategy] = Field(default_factory=lambda: {"*": MultitaskStrategy.ENQUEUE})
+    """What becomes of a run whose thread has another one that has not ended."""
 
     children: int | None = Field(default=None, gt=0, le=256)
     """Processes of one worker that run agents; unset: one for each core."""
@@ -90,12 +104,20 @@ class Settings(BaseSettings):
     """Modules loaded once for all children of a worker: they share the memory, and start without the wait."""
     concurrency: int = Field(default=100, gt=0)
     """Runs at once in one child of a worker."""
+    isolation: ByAgent[Isolation] = Field(default_factory=lambda: {"*": Isolation.SHARED})
+    """Whether runs of an agent share a process with others."""
+    isolated_children: int | None = Field(default=None, gt=0, le=256)
+    """Processes of one worker for agents that do not share one: as many of their runs at once; unset: one a core."""
+    grace_seconds: float = Field(default=5.0, ge=0)
+    """How long an agent's code may go on after it has been cancelled, or its time is up."""
+    stall_seconds: float = Field(default=5.0, gt=0)
+    """A child whose event loop stands still for so long is killed: code that blocks it holds up all its runs."""
     max_attempts: int = Field(default=5, gt=0)
     """A run whose attempts have so often ended with the death of their process is not tried again."""
     max_takeovers: int = Field(default=50, gt=0)
     """The same for attempts that ended without any fault of the run: with their worker, or its connection."""
-    max_retries: Annotated[dict[str, int], NoDecode] = Field(default_factory=lambda: {"*": _MAX_RETRIES})
-    """How often a run is tried again after a transient error; by agent as above, the others have the default."""
+    max_retries: ByAgent[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: {"*": _MAX_RETRIES})
+    """How often a run is tried again after a transient error."""
     retry_seconds: float = Field(default=1.0, gt=0)
     """Before a run's first retry; twice as long before each further one."""
     queues: Annotated[tuple[str, ...], NoDecode] = ("default",)
@@ -152,32 +174,6 @@ class Settings(BaseSettings):
     def _parse_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("max_running_per_agent", "max_retries", "durability", mode="before")
-    @classmethod
-    def _parse_by_agent(cls, value: Any) -> Any:
-        if isinstance(value, int):
-            return {"*": value}
-        if not isinstance(value, str):
-            return value
-        pairs = [entry.rpartition("=") for entry in value.split(",") if entry.strip()]
-        return {name.strip() or "*": given.strip() for name, _, given in pairs}
-
-    @field_validator("max_running_per_agent")
-    @classmethod
-    def _check_limits(cls, limits: dict[str, int]) -> dict[str, int]:
-        for name, limit in limits.items():
-            if limit < 1:
-                raise ValueError(f"{name}={limit}: at least 1")
-        return limits
-
-    @field_validator("max_retries")
-    @classmethod
-    def _check_retries(cls, limits: dict[str, int]) -> dict[str, int]:
-        for name, limit in limits.items():
-            if limit < 0:
-                raise ValueError(f"{name}={limit}: at least 0")
-        return limits
-
     @field_validator("db_schema")
     @classmethod
     def _check_schema(cls, name: str) -> str:
@@ -209,15 +205,45 @@ class Settings(BaseSettings):
         return self.children or _cores()
 
     def durability_of(self, agent: str) -> Durability:
-        return self.durability.get(agent) or self.durability.get("*", Durability.SYNC)
+        return chosen(self.durability, agent, Durability.SYNC)
+
+    def timeout_of(self, agent: str) -> int:
+        """Seconds."""
+        return chosen(self.task_timeout_seconds, agent, _TASK_TIMEOUT_SECONDS)
+
+    def multitask_strategy_of(self, agent: str) -> MultitaskStrategy:
+        return chosen(self.multitask_strategy, agent, MultitaskStrategy.ENQUEUE)
+
+    def retry_policy(self, agent: str) -> RetryPolicy:
+        return RetryPolicy(chosen(self.max_retries, agent, _MAX_RETRIES), self.retry_seconds)
+
+    def is_isolated(self, agent: str) -> bool:
+        """Whether each of its runs has a process to itself."""
+        return chosen(self.isolation, agent, Isolation.SHARED) is Isolation.PROCESS
+
+    def queue_of(self, agent: str) -> str:
+        return ISOLATED_QUEUE if self.is_isolated(agent) else "default"
+
+    @property
+    def shared_queues(self) -> tuple[str, ...]:
+        """Those from which children take runs that share a process; all, when no agent asks for one of its own."""
+        return self.queues if self.isolated_queues else (*self.queues, ISOLATED_QUEUE)
+
+    @property
+    def isolated_queues(self) -> tuple[str, ...]:
+        return (ISOLATED_QUEUE,) if any(map(self.is_isolated, self.agents)) else ()
+
+    @property
+    def served_queues(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.shared_queues, *self.isolated_queues)))
+
+    @property
+    def isolated_worker_children(self) -> int:
+        return (self.isolated_children or _cores()) if self.isolated_queues else 0
 
     @property
     def default_agent(self) -> str | None:
         return next(iter(self.agents), None)
-
-    def retry_policy(self, agent: str) -> RetryPolicy:
-        limits = {"*": _MAX_RETRIES, **self.max_retries}
-        return RetryPolicy(limits.get(agent, limits["*"]), self.retry_seconds)
 
     def required_database_url(self) -> str:
         if self.database_url is None:

@@ -1,5 +1,5 @@
-"""The sweep: takes back what dead workers held, wakes runs that waited for their retry and threads that were forgotten,
-re-rings bells that were lost.
+"""The sweep: takes back what dead workers held, ends what is cancelled or out of time, wakes runs that waited for their
+retry and threads that were forgotten, re-rings bells that were lost.
 
 Every API replica and every worker runs one; of those that look at the same moment one leads. A sweep that is late or
 missing delays a takeover and nothing else.
@@ -10,18 +10,25 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
 
+from . import endings
 from .connections import PINNED_PLAN, Connection, Database
 from .domain.errors import OutlastError
 from .domain.ids import response_id
+from .domain.overdue import Overdue
 from .doorbell import Doorbell
 from .settings import Settings
-from .store import retries, sweeping, workers
+from .store import overdue, retries, sweeping, workers
 
 log = structlog.get_logger()
+
+_ENDED_A_LOOK = 50  # runs of each kind; what is left is ended by the next look, which is soon
+_ENDED_AT_ONCE = 4
+_GRACE_MARGIN_SECONDS = 0.4  # a worker that ends a run at the end of its grace is let finish
 
 
 @dataclass(slots=True)
@@ -32,10 +39,13 @@ class Swept:
     busy: bool = False
     """Something is ready or running, or will be within a beat: the next look is to be soon."""
     ready_queues: list[str] = field(default_factory=list[str])
+    overdue: list[Overdue] = field(default_factory=list[Overdue])
+    """Runs that are to end."""
 
 
 class Sweep:
     def __init__(self, database: Database, settings: Settings, doorbell: Doorbell) -> None:
+        self._database = database
         self._connection = database.dedicated(**PINNED_PLAN)
         self._settings = settings
         self._doorbell = doorbell
@@ -44,6 +54,8 @@ class Sweep:
         self._tidied_at = -math.inf
         self.taken_back = 0
         """Runs that this sweep took from dead workers."""
+        self.ended = 0
+        """Runs that it ended: cancelled or out of time, and their worker had not done so."""
 
     async def run_forever(self) -> None:
         """Look again and again until cancelled."""
@@ -77,7 +89,26 @@ class Sweep:
             raise
         for queue in swept.ready_queues:
             self._doorbell.ring_if_silent(queue)
+        await self._end_all(swept.overdue)
         return swept
+
+    async def _end_all(self, found: Iterable[Overdue]) -> None:
+        """End them outside of the leader's transaction: each takes a few statements, and its log may be long."""
+        room = asyncio.Semaphore(_ENDED_AT_ONCE)
+
+        async def end(run: Overdue) -> None:
+            async with room:
+                if not await endings.end(self._database, run, lease_seconds=self._settings.lease_seconds):
+                    return
+            log.warning("run.ended_by_sweep", run=response_id(run.run_id), reason=run.reason.value)
+            self.ended += 1
+
+        outcomes = await asyncio.gather(*map(end, found), return_exceptions=True)
+        for error in outcomes:
+            if isinstance(error, OutlastError):  # the next look tries again
+                log.warning("run.not_ended", error=error.message)
+            elif error is not None:
+                log.error("run.not_ended", exc_info=error)
 
     def _has_been_patient(self) -> bool:
         """Whether the database has been answering for a whole lease.
@@ -107,10 +138,17 @@ class Sweep:
             if self._is_time_to_tidy():
                 await sweeping.promote_orphans(connection)
                 await workers.forget_silent(connection)
+            found = await self._find_overdue(connection)
             ready = await sweeping.ready_queues(connection)
-            busy = bool(ready) or await sweeping.anything_runs(connection)
+            busy = bool(ready or found) or await sweeping.anything_runs(connection)
             busy = busy or await retries.due_within(connection, self._settings.beat_seconds)
         for run_id in taken:
             log.warning("run.taken_back", run=response_id(run_id), cause="lease_expired")
         self.taken_back += len(taken)
-        return Swept(led=True, busy=busy, ready_queues=ready)
+        return Swept(led=True, busy=busy, ready_queues=ready, overdue=found)
+
+    async def _find_overdue(self, connection: Connection) -> list[Overdue]:
+        settings = self._settings
+        await overdue.cancel_abandoned(connection, after_seconds=settings.disconnect_seconds, limit=_ENDED_A_LOOK)
+        grace = settings.grace_seconds + _GRACE_MARGIN_SECONDS
+        return await overdue.find(connection, grace_seconds=grace, limit=_ENDED_A_LOOK)

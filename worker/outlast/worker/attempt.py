@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import time
 from collections.abc import Collection, Mapping
@@ -19,17 +20,18 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost, Unavailable
 from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import item_id, response_id
+from outlast.shared.domain.overdue import EndReason
 from outlast.shared.domain.retry import Backoff
 from outlast.shared.domain.runs import Lease, Run, RunStatus
+from outlast.shared.endings import ending_of, past_of
 from outlast.shared.output import Output
-from outlast.shared.output.replay import Kept, Past, replay
+from outlast.shared.output.replay import Past
 from outlast.shared.settings import Settings
-from outlast.shared.store import events, leases, retries, runs, saves
-from outlast.shared.wire import event_from, from_json
+from outlast.shared.store import events, leases, retries, runs
 
 from .agents.adapter import Adapter
-from .failures import consequence
-from .flusher import Flusher, ending_of
+from .failures import consequence, failed_for, given_up
+from .flusher import Flusher
 from .stage import Drained, Stage
 
 log = structlog.get_logger()
@@ -42,6 +44,8 @@ class Stop(Enum):
 
     CANCEL = "cancel"
     """Somebody wants the run to end."""
+    DEADLINE = "deadline"
+    """Its time is up."""
     DRAIN = "drain"
     """This worker stops soon: an agent that can stop where it will go on does so."""
     RELEASE = "release"
@@ -60,6 +64,16 @@ class Outcome:
     """Events it wrote."""
     retried: bool = False
     """The run waits for its next attempt, because of a transient error."""
+    timed_out: bool = False
+    """The run has failed because its time was up."""
+    deserted: bool = False
+    """The agent's code goes on although the attempt is over: it does not let itself be cancelled."""
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> Outcome:
+        """From its fields as JSON has them."""
+        status: str | None = fields.pop("status")
+        return cls(RunStatus(status) if status else None, **fields)
 
 
 class Attempt:
@@ -78,7 +92,9 @@ class Attempt:
         self._draining = False
         self._finished_as: RunStatus | None = None
         self._retried = False
+        self._deserted = False
         self._driving: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
 
     def stop(self, why: Stop) -> None:
         """End the agent's code; what has happened to the run is then decided by ``why``. The first reason counts.
@@ -94,6 +110,7 @@ class Attempt:
             self._log.lose()  # whoever waits for it goes on; the first time it calls back
         if self._stop is None or (why is Stop.LOST and self._stop is not why):
             self._stop = why
+            self._stopping.set()
             if self._driving is not None:
                 self._driving.cancel()
 
@@ -118,12 +135,18 @@ class Attempt:
                 await self._fail_broken()
             finally:
                 self._log.close()
-        return Outcome(self._finished_as, self._log.next_seq - self._run.last_seq - 1, self._retried)
+        return Outcome(
+            self._finished_as,
+            self._log.next_seq - self._run.last_seq - 1,
+            retried=self._retried,
+            timed_out=self._stop is Stop.DEADLINE and self._finished_as is RunStatus.FAILED,
+            deserted=self._deserted,
+        )
 
     async def _fail_broken(self) -> None:
         """End a run that this code cannot go on with, from what its log holds."""
         await self._log.abandon()
-        past = await self._replayed()
+        past = await past_of(self._database, self._run.run_id)
         output = Output(replace(self._run, last_seq=past.last_seq), self._new_id, time.time, past)
         last, response = output.fail("internal_error", "The run could not be continued.")
         ending = ending_of(RunStatus.FAILED, last, response)
@@ -132,12 +155,7 @@ class Attempt:
 
     async def _past(self) -> Past:
         """What is stored of earlier attempts; a first attempt has nothing to look for."""
-        return Past() if self._run.attempt == 1 else await self._replayed()
-
-    async def _replayed(self) -> Past:
-        lines = await self._database.run(lambda c: events.read_all(c, self._run.run_id))
-        saved = await self._database.run(lambda c: saves.read(c, self._run.run_id))
-        return replay(map(event_from, lines), saved and Kept(saved.kept_seq, **from_json(saved.values)))
+        return Past() if self._run.attempt == 1 else await past_of(self._database, self._run.run_id)
 
     async def _surviving(self, past: Past) -> Collection[str]:
         """What of all that is still part of the answer this attempt goes on from."""
@@ -147,7 +165,8 @@ class Attempt:
 
     async def _drive_and_finish(self, stage: Stage) -> None:
         output = stage.output
-        match await self._drive(stage):
+        followed = await self._drive(stage)
+        match failed_for(EndReason.TASK_TIMEOUT) if followed is Stop.DEADLINE else followed:
             case Stop.LOST:
                 raise LeaseLost
             case Stop.RELEASE | Stop.DRAIN:
@@ -171,25 +190,47 @@ class Attempt:
         if self._agent is None or refusal is not None:
             return refusal
         self._driving = asyncio.create_task(self._agent.execute(stage))
-        limit = asyncio.timeout(_seconds_until(self._run.deadline_at))
+        await self._until_over(self._driving)
+        stage.close()
+        error = asyncio.CancelledError() if self._deserted or self._driving.cancelled() else self._driving.exception()
+        match error:
+            case LeaseLost():
+                return Stop.LOST
+            case Unavailable():  # of the agent's checkpoints: no fault of its own, another attempt goes on from them
+                raise error
+            case _ if self._stop in (Stop.CANCEL, Stop.DEADLINE):  # whatever the code has made of it
+                return self._stop
+            case None:
+                return None
+            case asyncio.CancelledError():
+                return self._stop or AgentError("The agent's code was cancelled from within.")
+            case Drained():
+                return Stop.DRAIN
+            case AgentError():
+                return error
+            case Exception():
+                return self._after(error)
+            case _:
+                raise error
+
+    async def _until_over(self, driving: asyncio.Task[None]) -> None:
+        """Until the agent's code has ended. When it is stopped, or its time is up, it has the grace to do so."""
+        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            async with limit:
-                await self._driving
-        except TimeoutError as error:
-            return _timeout() if limit.expired() else self._after(error)
+            seconds = _seconds_until(self._run.deadline_at)
+            await asyncio.wait({driving, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if driving.done():
+                return
+            self.stop(Stop.DEADLINE)
+            await asyncio.wait({driving}, timeout=self._settings.grace_seconds)
         except asyncio.CancelledError:
-            return self._stop or AgentError("The agent's code was cancelled from within.")
-        except LeaseLost:
-            return Stop.LOST
-        except Drained:
-            return Stop.DRAIN
-        except Unavailable:  # of the agent's checkpoints: no fault of its own, another attempt goes on from them
+            driving.cancel()
             raise
-        except AgentError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 — the agent's code may raise anything
-            return self._after(error)
-        return None
+        finally:
+            stopping.cancel()
+        if not driving.done():
+            self._deserted = True
+            log.warning("run.deserted", why=self._stop and self._stop.value, stack=_stack_of(driving))
 
     def _refusal(self) -> Stop | AgentError | None:
         """Why the agent is not even started; nothing of what was said before is taken back then."""
@@ -199,22 +240,14 @@ class Attempt:
             self.stop(Stop.CANCEL)
         if self._stop is not None:
             return self._stop
+        if self._run.attempt == 1 and self._run.expired:
+            return failed_for(EndReason.EXPIRED)
         if _seconds_until(self._run.deadline_at) == 0:  # code that kills its worker would do so again
-            return _timeout()
-        if spent := self._spent():
+            self._stop = Stop.DEADLINE
+            return self._stop
+        if spent := given_up(self._run, self._settings):
             return spent
         return Stop.RELEASE if self._draining else None
-
-    def _spent(self) -> AgentError | None:
-        """Why this run is not tried again. What the run did to its processes counts, and, much later, what did not."""
-        charged, cause = self._run.charged_attempts, self._run.last_cause
-        if charged >= self._settings.max_attempts:
-            how = f"{charged} of its attempts ended with the death of their process (OUTLAST_MAX_ATTEMPTS"
-        elif (others := self._run.attempt - 1 - charged - self._run.retries) >= self._settings.max_takeovers:
-            how = f"{others} of its attempts ended with their worker (OUTLAST_MAX_TAKEOVERS"
-        else:
-            return None
-        return AgentError(f"The run was given up: {how}; the last of them: {cause}).", code="max_attempts_exceeded")
 
     def _after(self, error: Exception) -> Stop | Backoff | AgentError:
         """What follows from an exception of the agent's code: another try, or the end with words for the client."""
@@ -256,8 +289,11 @@ class Attempt:
         log.warning("run.retrying", cause=backoff.cause, seconds=round(backoff.seconds, 3), retry=retry)
 
 
-def _timeout() -> AgentError:
-    return AgentError("The run took longer than it may (TASK_TIMEOUT_SECONDS).", code="task_timeout")
+def _stack_of(task: asyncio.Task[Any]) -> str:
+    """Where the code is: no values of variables."""
+    written = io.StringIO()
+    task.print_stack(file=written)
+    return written.getvalue()
 
 
 def _seconds_until(deadline: datetime | None) -> float | None:

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import socket
 import time
 from collections import Counter
-from collections.abc import Sequence, Set as AbstractSet
-from importlib.metadata import version
-from uuid import UUID, uuid4
+from collections.abc import Set as AbstractSet
+from uuid import UUID
 
 import structlog
 
+from outlast.shared.cancel_hints import CancelHints
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError
-from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
-from outlast.shared.store import claims, leases, workers
+from outlast.shared.store import claims, leases
 from outlast.shared.sweep import Sweep
 
 from .attempt import Outcome, Stop
 from .background import Background
 from .holdings import Executor, Holdings
+from .reports import Reports
+from .returns import Returns
 
 log = structlog.get_logger()
 
 _CLAIM_LIMIT = 50  # runs taken in one statement
-_RELEASE_PAUSE_SECONDS = 0.5
 
 
 class Dispatcher:
@@ -40,11 +38,9 @@ class Dispatcher:
         self._doorbell = doorbell
         self._sweep = Sweep(database, settings, doorbell)
         self._limits = claims.RunningLimits(settings.max_running_per_principal, settings.max_running_per_agent)
-        self._host = socket.gethostname()
-        self._version = version("outlast")
-        self._owner = f"{self._host}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._reports = Reports(database, settings)
+        self._owner = self._reports.owner
         self._held = Holdings()
-        self._returning: set[Lease] = set()
         self._claiming = asyncio.Lock()
         self._claims_asked = 0
         self._claims_served = 0
@@ -52,8 +48,11 @@ class Dispatcher:
         self._may_own_more = False
         self._draining = False
         self._hurrying = asyncio.Event()
+        self._cancel_hints = CancelHints(settings.required_redis_url(), settings.db_schema)
+        self._cancel_heard = asyncio.Event()
         self._background = Background()
         self._counters: Counter[str] = Counter()
+        self._returns = Returns(database, self._counters, self._look_after_return)
 
     # -- executors -----------------------------------------------------------------------------------------------------
 
@@ -62,50 +61,44 @@ class Dispatcher:
         self._held.add(executor)
         self._background.start(self._claim_quietly())
 
-    def lost(self, executor: Executor, cause: str, executing: Lease | None) -> None:
+    def lost(self, executor: Executor, cause: str, culprits: AbstractSet[Lease], *, blocked: bool = False) -> None:
         """It died, and took its attempts with it: their runs go back to the head of the queue at once.
 
-        Charged is the one whose code was executing; if that is not known, each of them.
+        The culprits, as far as it had them, are charged. ``blocked``: it was killed because one of them held up the
+        others, which get back the time that they have lost.
         """
-        held = self._held.remove(executor)
+        held, now = self._held.remove(executor), time.monotonic()
         self._counters["child_deaths"] += 1
-        charged = {executing} if executing in held else held
-        for attempts, charge in ((charged, True), (held - charged, False)):
-            if attempts:
-                self._background.start(self._hand_back(attempts, cause, charge=charge))
+        self._counters["stalls"] += blocked
+        if charged := held.keys() & culprits:
+            self._returns.start(charged, cause, charge=True)
+        if others := held.keys() - culprits:
+            lost = {lease: now - held[lease] for lease in others} if blocked else {}
+            self._returns.start(others, cause, refunds=lost)
+
+    def worn(self, by: str) -> None:
+        """A child takes no more runs, because code of one goes on in it: in a task or in a thread."""
+        self._counters[f"leaked_{by}s"] += 1
+
+    def held_by(self, executor: Executor) -> AbstractSet[Lease]:
+        return self._held.of(executor)
 
     def ended(self, lease: Lease, outcome: Outcome) -> None:
         """An attempt is over, and its slot is free."""
         if not self._held.end(lease):
             return
         self._counters[f"runs_{outcome.status}" if outcome.status else "attempts_without_end"] += 1
-        self._counters.update(events=outcome.events, runs_retried=outcome.retried)
+        self._counters.update(
+            events=outcome.events, runs_retried=outcome.retried, deadline_kills=outcome.timed_out,
+        )  # fmt: skip
         self._may_own_more |= outcome.status is None  # it was suspended, or could not even be read
         self._background.start(self._claim_quietly())
 
-    async def _hand_back(self, held: AbstractSet[Lease], cause: str, *, charge: bool) -> None:
-        """Until it is done, or the worker ends: nobody renews these leases any more, so they end by themselves."""
-        self._returning |= held
-        try:
-            released = await self._release(list(held), cause, charge=charge)
-        finally:
-            self._returning -= held
-        for run_id in released:
-            log.warning("run.handed_back", run=response_id(run_id), cause=cause)
-        self._counters["runs_handed_back"] += len(released)
+    async def _look_after_return(self) -> None:
         self._looked_for_begun = -math.inf
         await self._claim_quietly()
-        for queue in self._settings.queues:  # this worker may be full, or have no child left
+        for queue in self._settings.served_queues:  # this worker may be full, or have no child left
             self._doorbell.ring(queue)
-
-    async def _release(self, held: Sequence[Lease], cause: str, *, charge: bool) -> list[UUID]:
-        while True:
-            try:
-                return await self._database.run(
-                    lambda c: leases.release(c, held, cause=cause, charge=charge), patience_seconds=0
-                )
-            except OutlastError:
-                await asyncio.sleep(_RELEASE_PAUSE_SECONDS)
 
     # -- claiming ------------------------------------------------------------------------------------------------------
 
@@ -128,14 +121,23 @@ class Dispatcher:
 
     async def _claim(self) -> None:
         """Take what there is, up to the free slots, and start it; beyond them what another worker had begun."""
-        while not self._draining and (free := self._held.free):
-            limit = min(free, _CLAIM_LIMIT)
-            taken = await self._take(limit)
-            if not taken or (taken < limit and not self._limits):
-                return
-        if not self._draining and not self._limits and self._is_time_to_look_for_begun():
-            while (spare := self._held.spare) and await self._take(min(spare, _CLAIM_LIMIT), begun=True):
+        if self._settings.isolated_worker_children:
+            await self._fill(isolated=True)
+        full = await self._fill(isolated=False)
+        if full and not self._draining and not self._limits and self._is_time_to_look_for_begun():
+            while (spare := self._held.spare(isolated=False)) and await self._take(
+                min(spare, _CLAIM_LIMIT), isolated=False, begun=True
+            ):
                 pass
+
+    async def _fill(self, *, isolated: bool) -> bool:
+        """False: there was less than there are slots for."""
+        while not self._draining and (free := self._held.free(isolated=isolated)):
+            limit = min(free, _CLAIM_LIMIT)
+            taken = await self._take(limit, isolated=isolated)
+            if not taken or (taken < limit and not self._limits):
+                return False
+        return True
 
     def _is_time_to_look_for_begun(self) -> bool:
         """A full worker does so as often as somebody sweeps: each end of a run would be a second claim otherwise."""
@@ -145,14 +147,14 @@ class Dispatcher:
             self._looked_for_begun = now
         return due
 
-    async def _take(self, limit: int, *, begun: bool = False) -> int:
+    async def _take(self, limit: int, *, isolated: bool, begun: bool = False) -> int:
         """Claim so many at most, and start them. Returns how many it were."""
         claimed_at = time.monotonic()
         try:
             taken = await self._database.run(
                 lambda c: claims.claim(
                     c,
-                    queues=self._settings.queues,
+                    queues=self._settings.isolated_queues if isolated else self._settings.shared_queues,
                     limit=limit,
                     owner=self._owner,
                     lease_seconds=self._settings.lease_seconds,
@@ -165,8 +167,8 @@ class Dispatcher:
             self._may_own_more = True  # it may have been committed
             raise
         self._counters["runs_claimed"] += len(taken)
-        if homeless := self._held.assign(taken, claimed_at, extra=begun):
-            self._background.start(self._hand_back(set(homeless), "worker_changed", charge=False))
+        if homeless := self._held.assign(taken, claimed_at, isolated=isolated, extra=begun):
+            self._returns.start(set(homeless), "worker_changed")
         return len(taken)
 
     async def _claim_quietly(self) -> None:
@@ -183,6 +185,20 @@ class Dispatcher:
         await self._release_unknown()
         await self._report()
         await self.ring()
+
+    def _hear_of_cancel(self, run_id: UUID) -> None:
+        if any(lease.run_id == run_id for lease in self._held.leases):
+            self._cancel_heard.set()
+
+    async def _answer_cancels(self) -> None:
+        """Renew at once when a run that is held here is to end: that tells which it is. Several at a time are one."""
+        while True:
+            await self._cancel_heard.wait()
+            self._cancel_heard.clear()
+            try:
+                await self._renew()
+            except OutlastError as error:  # the beat finds it
+                log.warning("cancel.missed", error=error.message)
 
     async def _renew(self) -> None:
         held, began = self._held.leases, time.monotonic()
@@ -211,24 +227,16 @@ class Dispatcher:
             except BaseException:
                 self._may_own_more = True
                 raise
-        if unknown := set(owned) - set(self._held.leases) - self._returning:
-            self._background.start(self._hand_back(unknown, "worker_let_go", charge=False))
+        if unknown := set(owned) - set(self._held.leases) - self._returns.leases:
+            self._returns.start(unknown, "worker_let_go")
 
     async def _report(self) -> None:
-        taken_back = {"runs_taken_back": self._sweep.taken_back}
-        report = workers.Report(
-            owner=self._owner,
-            host=self._host,
-            pid=os.getpid(),
-            version=self._version,
-            queues=self._settings.queues,
-            children=len(self._held.executors),
-            slots=self.slots,
-            running=len(self._held),
-            draining=self._draining,
-            counters={**self._counters, **taken_back},
-        )
-        await self._database.run(lambda c: workers.report(c, report), patience_seconds=0)
+        counters = {
+            **self._counters,
+            "runs_taken_back": self._sweep.taken_back,
+            "runs_ended_by_sweep": self._sweep.ended,
+        }
+        await self._reports.send(self._held, self.slots, counters, draining=self._draining)
 
     async def _beat_forever(self) -> None:
         missed = False
@@ -247,10 +255,15 @@ class Dispatcher:
     # -- its life ------------------------------------------------------------------------------------------------------
 
     async def run_forever(self) -> None:
-        """Beat and sweep until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._beat_forever())
-            group.create_task(self._sweep.run_forever())
+        """Beat, sweep and listen until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._beat_forever())
+                group.create_task(self._sweep.run_forever())
+                group.create_task(self._answer_cancels())
+                group.create_task(self._cancel_hints.listen(self._hear_of_cancel))
+        finally:
+            await self._cancel_hints.close()
 
     async def drain(self) -> None:
         """Claim no more and ask agents to stop where they can go on; after a while have all that runs handed back."""
@@ -281,9 +294,6 @@ class Dispatcher:
         """After the executors have ended: hand back what none of them could, and be forgotten."""
         self._draining = True
         if held := self._held.clear():
-            self._background.start(self._hand_back(set(held), "worker_drained", charge=False))
-        await self._background.wait(self._settings.lease_seconds)
-        try:
-            await self._database.run(lambda c: workers.forget(c, self._owner), patience_seconds=0)
-        except OutlastError as error:
-            log.warning("worker.not_forgotten", error=error.message)
+            self._returns.start(set(held), "worker_drained")
+        await self._returns.wait(self._settings.lease_seconds)
+        await self._reports.withdraw()

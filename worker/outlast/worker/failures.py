@@ -1,4 +1,4 @@
-"""What follows from an exception of an agent's code: the run is tried again later, or it fails."""
+"""What follows from an exception of an agent's code, and when a run is not tried any more."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from datetime import datetime
 import structlog
 
 from outlast.agent import AgentError, Retry
+from outlast.shared.domain.overdue import MESSAGES, EndReason
 from outlast.shared.domain.retry import Backoff, RetryPolicy, back_off
 from outlast.shared.domain.runs import Run
+from outlast.shared.settings import Settings
 
 from .transient import transient
 
@@ -31,6 +33,23 @@ def consequence(
         return backoff
     count = f"{run.retries} {'retry' if run.retries == 1 else 'retries'}"
     return _told(error, failure.cause, f", also after {count}" if run.retries else "")
+
+
+def given_up(run: Run, settings: Settings) -> AgentError | None:
+    """Why this run is not tried again. What it did to its processes counts, and, much later, what it did not."""
+    if run.charged_attempts >= settings.max_attempts:
+        how = f"{run.charged_attempts} of its attempts ended with the death of their process (OUTLAST_MAX_ATTEMPTS"
+    elif (others := run.attempt - 1 - run.charged_attempts - run.retries) >= settings.max_takeovers:
+        how = f"{others} of its attempts ended with their worker (OUTLAST_MAX_TAKEOVERS"
+    else:
+        return None
+    return AgentError(
+        f"The run was given up: {how}; the last of them: {run.last_cause}).", code="max_attempts_exceeded"
+    )
+
+
+def failed_for(reason: EndReason) -> AgentError:
+    return AgentError(MESSAGES[reason], code=reason.value)
 
 
 def _told(error: Exception, cause: str, tried: str = "") -> AgentError:

@@ -146,12 +146,6 @@ class RunLog:
             raise LeaseLost
 
 
-def ending_of(status: RunStatus, last: Sequence[Event], response: object) -> runs.Ending:
-    """The end of a run whose last events are these."""
-    chunk = Chunk(last[0].sequence_number, last[-1].sequence_number, "\n".join(event_line(event) for event in last))
-    return runs.Ending(status, to_json(response), chunk)
-
-
 class Flusher:
     def __init__(self, database: Database, settings: Settings) -> None:
         self.buffer_events = settings.buffer_events

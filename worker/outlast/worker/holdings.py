@@ -19,6 +19,11 @@ class Executor(Protocol):
         """How many runs it takes at once; 0 while it takes none."""
         ...
 
+    @property
+    def isolated(self) -> bool:
+        """It is for agents whose runs share a process with none."""
+        ...
+
     def start(self, leases: Sequence[Lease], claimed_at: float) -> None:
         """``claimed_at``: when their claim began, by the monotonic clock."""
         ...
@@ -34,6 +39,7 @@ class Holdings:
     def __init__(self) -> None:
         self._of: dict[Executor, set[Lease]] = {}
         self._executor: dict[Lease, Executor] = {}
+        self._claimed_at: dict[Lease, float] = {}
         self._changed = asyncio.Event()
 
     @property
@@ -53,9 +59,16 @@ class Holdings:
     def add(self, executor: Executor) -> None:
         self._of[executor] = set()
 
-    def remove(self, executor: Executor) -> set[Lease]:
-        """Returns what it had."""
-        leases = self._of.pop(executor, set())
+    def of(self, executor: Executor) -> frozenset[Lease]:
+        return frozenset(self._of.get(executor, ()))
+
+    def claimed_at(self, lease: Lease) -> float:
+        """When its claim began, by the monotonic clock."""
+        return self._claimed_at[lease]
+
+    def remove(self, executor: Executor) -> dict[Lease, float]:
+        """Returns what it had, and when each was claimed."""
+        leases = {lease: self._claimed_at.pop(lease) for lease in self._of.pop(executor, set())}
         for lease in leases:
             del self._executor[lease]
         self._tell_changed()
@@ -67,6 +80,7 @@ class Holdings:
         if executor is None:
             return False
         self._of[executor].discard(lease)
+        del self._claimed_at[lease]
         self._tell_changed()
         return True
 
@@ -88,20 +102,20 @@ class Holdings:
         """How many runs all of them take at once."""
         return sum(executor.slots for executor in self._of)
 
-    @property
-    def free(self) -> int:
-        """How many more runs they can take."""
-        return sum(max(room, 0) for room in self._room(extra=False).values())
+    def free(self, *, isolated: bool) -> int:
+        """How many more runs those executors can take."""
+        return sum(max(room, 0) for room in self._room(isolated, extra=False).values())
 
-    @property
-    def spare(self) -> int:
+    def spare(self, *, isolated: bool) -> int:
         """How many more they can take if every one is over-committed by half: for runs whose worker was lost."""
-        return sum(max(room, 0) for room in self._room(extra=True).values())
+        return sum(max(room, 0) for room in self._room(isolated, extra=True).values())
 
-    def assign(self, leases: Sequence[Lease], claimed_at: float, *, extra: bool = False) -> list[Lease]:
+    def assign(
+        self, leases: Sequence[Lease], claimed_at: float, *, isolated: bool = False, extra: bool = False
+    ) -> list[Lease]:
         """Start each run where the most room is. Returns those for which there is none: an executor died meanwhile."""
         given: dict[Executor, list[Lease]] = {}
-        room = self._room(extra=extra)
+        room = self._room(isolated, extra=extra)
         homeless: list[Lease] = []
         for lease in leases:
             executor = max(room, key=room.__getitem__, default=None)
@@ -110,16 +124,18 @@ class Holdings:
                 continue
             room[executor] -= 1
             self._executor[lease] = executor
+            self._claimed_at[lease] = claimed_at
             self._of[executor].add(lease)
             given.setdefault(executor, []).append(lease)
         for executor, assigned in given.items():
             executor.start(assigned, claimed_at)
         return homeless
 
-    def _room(self, *, extra: bool) -> dict[Executor, int]:
+    def _room(self, isolated: bool, *, extra: bool) -> dict[Executor, int]:
         return {
             executor: executor.slots + (executor.slots // 2 if extra else 0) - len(held)
             for executor, held in self._of.items()
+            if executor.isolated is isolated
         }
 
     # -- waiting -------------------------------------------------------------------------------------------------------

@@ -20,13 +20,15 @@ from outlast.shared.store import runs, schema
 from .agents.adapter import Adapter
 from .attempt import Attempt, Outcome, Stop
 from .background import Background
-from .executing import execute_as
+from .executing import MEMORY_BYTES, AgentThreads, Marks, execute_as
 from .flusher import Flusher
 from .lease_clock import LeaseClock
 
 log = structlog.get_logger()
 
 Ended = Callable[[Lease, Outcome], None]
+Worn = Callable[[str], None]
+"""Told that code of a run goes on here although its attempt is over: "task", or "thread"."""
 
 _LOOKS_AT_THE_CLOCK = 20  # in the time in which no lease may be renewed before runs are suspended
 
@@ -59,7 +61,11 @@ class Runtime:
         settings: Settings,
         ended: Ended,
         clock: LeaseClock,
+        threads: AgentThreads,
+        worn: Worn,
     ) -> None:
+        self._threads = threads
+        self._worn = worn
         self._database = database
         self._agents = agents
         self._settings = settings
@@ -131,7 +137,21 @@ class Runtime:
 
     def _end(self, lease: Lease, outcome: Outcome) -> None:
         del self._held[lease]
+        if outcome.deserted:
+            self._worn("task")
+        if self._threads.busy(lease):
+            self._background.start(self._await_threads(lease))
+        else:
+            self._threads.forget(lease)
         self._ended(lease, outcome)
+
+    async def _await_threads(self, lease: Lease) -> None:
+        """What an ended attempt has left in threads gets the grace to end too."""
+        await asyncio.sleep(self._settings.grace_seconds)
+        if busy := self._threads.busy(lease):
+            log.warning("thread.leaked", run=response_id(lease.run_id), attempt=lease.attempt, threads=busy)
+            self._worn("thread")
+        self._threads.forget(lease)
 
     async def _watch_forever(self) -> None:
         while True:
@@ -152,9 +172,18 @@ class Runtime:
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, agents: Mapping[str, Adapter], ended: Ended, clock: LeaseClock
+    settings: Settings,
+    agents: Mapping[str, Adapter],
+    ended: Ended,
+    clock: LeaseClock,
+    *,
+    marks: Marks | None = None,
+    worn: Worn = lambda _: None,
 ) -> AsyncGenerator[Runtime]:
     """A runtime on the database that the settings name. What still runs at the end is given up as it is."""
+    # The loop's own pool has a handful of threads: graphs that are not async would wait for one another.
+    threads = AgentThreads(settings.concurrency, marks or Marks(bytearray(MEMORY_BYTES)))
+    asyncio.get_running_loop().set_default_executor(threads)
     database = Database(
         fixed(settings.required_database_url()),
         schema=settings.db_schema,
@@ -163,5 +192,5 @@ async def open_runtime(
     )
     async with database.pooled(max_connections=settings.worker_connections):
         await database.run(schema.check, patience_seconds=30)
-        async with Runtime(database, agents, settings, ended, clock).running() as runtime:
+        async with Runtime(database, agents, settings, ended, clock, threads, worn).running() as runtime:
             yield runtime

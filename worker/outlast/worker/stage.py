@@ -52,6 +52,7 @@ class Stage:
         self._past = past
         self._keeping = asyncio.Lock()
         self._on_drain: Callable[[], None] = lambda: None
+        self._closed = False
 
     @property
     def surviving(self) -> Sequence[Item]:
@@ -69,18 +70,25 @@ class Stage:
         if self.draining:
             stop()
 
+    def close(self) -> None:
+        """The attempt is over: what code of the agent's is left says nothing any more."""
+        self._closed = True
+
     async def emit(self, emission: object, path: Path = ()) -> None:
         """Say something; waits while too much is not stored yet. Raises EmissionError and LeaseLost."""
+        self._check()
         if new := self.output.emit(emission, path):
             await self._log.append(new)
 
     async def retract(self, key: str) -> None:
         """Take back what is being said under this key."""
+        self._check()
         if new := self.output.retract(key):
             await self._log.append(new)
 
     async def pause(self) -> int:
         """End what is being written and store all. Returns the number of the last event. Raises LeaseLost."""
+        self._check()
         if new := self.output.pause():
             await self._log.append(new)
         await self._log.flush()
@@ -89,6 +97,7 @@ class Stage:
     async def keep(self, kept_seq: int, values: Mapping[str, Any]) -> None:
         """Save this for the next attempt, and what no event tells of yet. Raises LeaseLost."""
         async with self._keeping:  # each replaces the one before
+            self._check()
             untold = self.output.untold()
             await self._log.flush()  # what was untold before, and is not any more, is in the log then
             saved, lease = saves.Saved(kept_seq, to_json({"values": values, "untold": untold})), self._log.lease
@@ -111,6 +120,10 @@ class Stage:
     def lost(self) -> None:
         """The run is another's: end the attempt."""
         self._log.lose()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise LeaseLost
 
 
 def _request(run: Run) -> Request:

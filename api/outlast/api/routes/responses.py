@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from outlast.api import presence
 from outlast.api.authentication import Caller, identify
 from outlast.api.cancellation import cancel
 from outlast.api.errors import Json, TooLarge
@@ -71,8 +72,10 @@ async def _create(request: Request, *, databricks: bool) -> Response:
     asked = Asked(body, parse(body), caller.principal, datetime.now(UTC), databricks)
     submitted = await submit(services, asked, checked_key(request.headers.get(IDEMPOTENCY_KEY)))
     headers = {"idempotent-replayed": "true"} if submitted.replayed else {}
+    if submitted.replayed and not asked.request.background:
+        await presence.came(services, submitted.run)
     if asked.request.stream:
-        return EventStream(services.tail, submitted.run, headers=headers)
+        return EventStream(services, submitted.run, headers=headers)
     if asked.request.background or submitted.run.status.terminal:
         return Json(submitted.response, headers=headers)
     return FinishedResponse(services, submitted.run, headers=headers)
@@ -90,6 +93,8 @@ async def retrieve(
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Wait so many seconds for the end.")] = 0,
 ) -> Response:
     run = await find(services, id, caller.principal)
+    waits = stream or wait > 0
+    await (presence.came(services, run) if waits else presence.looked(services, run))
     if stream:
         return _stream(request, services, run, -1 if starting_after is None else starting_after, ids)
     if starting_after:
@@ -112,6 +117,7 @@ async def cancel_response(id: str, services: Replica, caller: Caller) -> Respons
 async def delete(id: str, services: Replica, caller: Caller) -> Response:
     run = await find(services, id, caller.principal)
     await services.database.run(lambda c: runs.delete(c, run.run_id, run.principal))
+    services.cancel_hints.send([run.run_id])
     return Json({"id": response_id(run.run_id), "object": "response", "deleted": True})
 
 
@@ -120,7 +126,7 @@ def _stream(request: Request, services: Services, run: Run, starting_after: int,
         starting_after = int(last)  # a browser repeats the URL when it reconnects: its own cursor is the later one
         if run.status.terminal and starting_after >= run.last_seq:
             return Response(status_code=204)  # the only answer that stops EventSource
-    return EventStream(services.tail, run, starting_after=starting_after, ids=ids)
+    return EventStream(services, run, starting_after=starting_after, ids=ids)
 
 
 def matches(if_none_match: str, tag: str) -> bool:

@@ -62,6 +62,12 @@ class IdempotencyKeyReused(OutlastError):
     default_code = "idempotency_key_reused"
 
 
+class ThreadBusy(OutlastError):
+    """The conversation has a run that has not ended, and this one was not to wait for it."""
+
+    default_code = "thread_busy"
+
+
 class QueueFull(OutlastError):
     """Too many runs are waiting."""
 

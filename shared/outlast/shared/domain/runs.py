@@ -44,6 +44,25 @@ class Durability(StrEnum):
     """When the graph ends, or its worker lets go of it."""
 
 
+class MultitaskStrategy(StrEnum):
+    """What becomes of a run whose thread has another one that has not ended; LangGraph's own words."""
+
+    ENQUEUE = "enqueue"
+    """It waits for that one."""
+    REJECT = "reject"
+    """It is refused."""
+    INTERRUPT = "interrupt"
+    """That one is cancelled; what it has reached stays in the thread."""
+
+
+class Isolation(StrEnum):
+    """Whether runs of an agent share a process with others."""
+
+    SHARED = "shared"
+    PROCESS = "process"
+    """Each has one to itself while it runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A run to be, as the API accepts it. Its first events are stored with it."""
@@ -64,6 +83,9 @@ class Submission:
     """The beginning of what is asked, as a list of runs shows it."""
     queue: str = "default"
     priority: int = 0
+    expire_after_seconds: int | None = None
+    """It fails if no worker has taken it by then."""
+    multitask_strategy: MultitaskStrategy = MultitaskStrategy.ENQUEUE
     idempotency_key: str | None = None
     request_digest: bytes | None = None
     """With a key: SHA-256 of the request, to tell a repeated request from another one."""
@@ -100,6 +122,10 @@ class Run:
     """Attempts that ended with a transient error, after which it was tried again."""
     previous_run_id: UUID | None = None
     """The run that this one continues, by ``previous_response_id``. It may have been deleted since."""
+    abandoned: bool = False
+    """Nobody waits for it, though it is in the foreground."""
+    expired: bool = False
+    """It was claimed later than it may be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,27 +23,29 @@ class RunningLimits:
         return self.per_principal is not None or bool(self.per_agent)
 
 
-# What a claim does with the ids in `c`, whichever way they were chosen.
-_TAKE = """
+TAKE = """
 r AS (
     UPDATE runs SET status = 'in_progress', attempt = attempt + 1, started_at = coalesce(started_at, now()),
            deadline_at = coalesce(deadline_at, now() + make_interval(secs => timeout_seconds))
     WHERE id = ANY(ARRAY(SELECT id FROM c)) RETURNING id, attempt, priority, turn, created_at),
 l AS (
     INSERT INTO run_leases (run_id, attempt, owner, lease_until)
-    SELECT id, attempt, %(owner)s, now() + make_interval(secs => %(lease_seconds)s) FROM r ORDER BY id),
+    SELECT id, attempt, %(owner)s, now() + make_interval(secs => %(lease_seconds)s) FROM r ORDER BY id
+    ON CONFLICT (run_id) DO UPDATE
+    SET attempt = EXCLUDED.attempt, owner = EXCLUDED.owner, lease_until = EXCLUDED.lease_until),
 h AS (
     UPDATE run_heads SET attempt = r.attempt FROM r WHERE run_heads.run_id = r.id RETURNING run_heads.run_id)
 SELECT r.id, r.attempt FROM r JOIN h ON h.run_id = r.id ORDER BY r.priority, r.turn, r.created_at, r.id
 """
+"""What a claim does with the runs whose ids are in ``c``: a new attempt of each, its lease and the fence."""
 _CLAIM = """
 WITH c AS MATERIALIZED (
     SELECT id FROM runs WHERE queue = %(queue)s AND status = 'queued' AND ready {which}
     ORDER BY queue, priority, turn, created_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED),
 {take}
 """
-_CLAIM_ANY = _CLAIM.format(which="", take=_TAKE)
-_CLAIM_BEGUN = _CLAIM.format(which="AND attempt > 0", take=_TAKE)
+_CLAIM_ANY = _CLAIM.format(which="", take=TAKE)
+_CLAIM_BEGUN = _CLAIM.format(which="AND attempt > 0", take=TAKE)
 # Under limits the head of the queue may be what nobody may take, however long it is. So the queue is read by principal
 # and agent: for each pair that has something ready its first runs, as many as both limits leave room for.
 _CLAIM_WITHIN_LIMITS = f"""
@@ -79,7 +81,7 @@ chosen AS (
 c AS MATERIALIZED (
     SELECT id FROM runs WHERE id = ANY(ARRAY(SELECT id FROM chosen)) AND status = 'queued' AND ready
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
-{_TAKE}
+{TAKE}
 """
 _NO_LIMITS = RunningLimits()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from uuid import UUID
 
 from outlast.shared.connections import Connection
@@ -53,24 +54,39 @@ l AS (
     DELETE FROM run_leases USING d WHERE run_leases.run_id = d.run_id AND run_leases.attempt = d.attempt
     AND run_leases.run_id = ANY(ARRAY(SELECT id FROM r)) RETURNING run_leases.run_id)
 UPDATE runs SET status = 'queued', ready = true, charged_attempts = charged_attempts + %(charge)s::int,
-       last_cause = CASE WHEN %(charge)s::int = 1 OR charged_attempts = 0 THEN %(cause)s ELSE last_cause END
+       last_cause = CASE WHEN %(charge)s::int = 1 OR charged_attempts = 0 THEN %(cause)s ELSE last_cause END{also}
 WHERE id = ANY(ARRAY(SELECT run_id FROM l)) RETURNING id
 """
-_RELEASE = "WITH d AS (SELECT * FROM unnest(%(run_ids)b::uuid[], %(attempts)b::int[]) AS d(run_id, attempt))," + (
-    REQUEUE.format(skip="")
+_RELEASE = """
+WITH d AS (
+    SELECT * FROM unnest(%(run_ids)b::uuid[], %(attempts)b::int[], %(refunds)b::float8[])
+    AS d(run_id, attempt, refund)),
+""" + REQUEUE.format(
+    skip="",
+    also=", deadline_at = deadline_at + make_interval(secs => (SELECT refund FROM d WHERE d.run_id = runs.id))",
 )
+_NO_REFUNDS: Mapping[Lease, float] = MappingProxyType({})
 
 
-async def release(connection: Connection, leases: Sequence[Lease], *, cause: str, charge: bool = False) -> list[UUID]:
+async def release(
+    connection: Connection,
+    leases: Sequence[Lease],
+    *,
+    cause: str,
+    charge: bool = False,
+    refunds: Mapping[Lease, float] = _NO_REFUNDS,
+) -> list[UUID]:
     """Hand runs back to the head of the queue. Returns those that were still held.
 
-    ``charge`` counts the attempt towards the runs' limit: it ended with the process it ran in.
+    ``charge`` counts the attempt towards the runs' limit: it ended with the process it ran in. ``refunds`` are seconds
+    by which deadlines are put off.
     """
     values = {
         "run_ids": [lease.run_id for lease in leases],
         "attempts": [lease.attempt for lease in leases],
         "cause": cause,
         "charge": int(charge),
+        "refunds": [refunds.get(lease, 0.0) for lease in leases],
     }
     cursor = await connection.execute(_RELEASE, values)
     return [row[0] for row in await cursor.fetchall()]

@@ -17,7 +17,8 @@ from .threads import ACTIVE
 
 _RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at, r.deadline_at, r.background, r.store,
           r.tool_items, r.request, h.last_seq, r.response, r.cancel_requested_at IS NOT NULL, r.charged_attempts,
-          r.last_cause, r.previous_run_id, t.id, r.retries"""
+          r.last_cause, r.previous_run_id, t.id, r.retries, r.abandoned_at IS NOT NULL,
+          r.expires_at < r.started_at"""
 
 
 async def read(connection: Connection, run_id: UUID, principal: str) -> Run | None:
@@ -145,19 +146,6 @@ async def _finish(connection: Connection, schema: str, held_as: RunStatus, lease
     return await finished.fetchone() is not None
 
 
-async def request_cancel(connection: Connection, run_id: UUID, principal: str) -> bool:
-    """Ask the attempt that holds this run, or will hold it next, to end it. False: it is not begun, or has ended.
-
-    A run that waits for its retry waits no longer.
-    """
-    cursor = await connection.execute(
-        """UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), ready = true
-           WHERE id = %s AND principal = %s AND attempt > 0 AND status IN ('queued', 'in_progress') RETURNING id""",
-        (run_id, principal),
-    )
-    return await cursor.fetchone() is not None
-
-
 async def delete(connection: Connection, run_id: UUID, principal: str) -> bool:
     """Remove a run and its events. An attempt that still holds it finds its lease gone."""
     async with connection.transaction():
@@ -254,4 +242,6 @@ def _run(row: tuple[Any, ...]) -> Run:
         previous_run_id=row[17],
         thread_id=row[18],
         retries=row[19],
+        abandoned=row[20],
+        expired=bool(row[21]),
     )

@@ -10,9 +10,9 @@ from uuid import UUID
 import psycopg
 
 from outlast.shared.connections import Connection
-from outlast.shared.domain.errors import Invalid, OutlastError
+from outlast.shared.domain.errors import Invalid, OutlastError, ThreadBusy
 from outlast.shared.domain.events import Chunk
-from outlast.shared.domain.runs import Submission
+from outlast.shared.domain.runs import MultitaskStrategy, Submission
 
 from .overview import ESTIMATED_QUEUED
 from .threads import ACTIVE
@@ -56,10 +56,11 @@ WITH b AS MATERIALIZED (
     SELECT * FROM unnest(
         %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::uuid[], %b::text[], %b::text[], %b::smallint[],
         %b::timestamptz[], %b::int[], %b::boolean[], %b::boolean[], %b::text[], %b::text[], %b::bytea[], %b::text[],
-        %b::text[], %b::int[], %b::text[])
+        %b::text[], %b::int[], %b::text[], %b::int[])
     WITH ORDINALITY AS b(
         run_id, thread_id, thread, principal, previous_run_id, agent, queue, priority, created_at, timeout_seconds,
-        background, store, tool_items, idempotency_key, request_digest, title, request, last_seq, data, place)),
+        background, store, tool_items, idempotency_key, request_digest, title, request, last_seq, data, expire_after,
+        place)),
 n AS (
     INSERT INTO threads (id, principal, name) SELECT thread_id, principal, thread FROM b ORDER BY principal, thread
     ON CONFLICT DO NOTHING RETURNING id),
@@ -73,11 +74,13 @@ g AS MATERIALIZED (
     FROM (SELECT DISTINCT queue, principal FROM b) d),
 r AS (
     INSERT INTO runs (id, principal, thread_id, previous_run_id, agent, queue, priority, turn, ready, created_at,
-                      timeout_seconds, background, store, tool_items, idempotency_key, request_digest, title, request)
+                      timeout_seconds, background, store, tool_items, idempotency_key, request_digest, title, request,
+                      expires_at)
     SELECT b.run_id, b.principal, t.id, nullif(b.previous_run_id, b.run_id), b.agent, b.queue, b.priority,
            g.turn + row_number() OVER (PARTITION BY b.queue, b.principal ORDER BY b.place), true, b.created_at,
            b.timeout_seconds, b.background, b.store, b.tool_items, nullif(b.idempotency_key, ''),
-           nullif(b.request_digest, ''), b.title, b.request
+           nullif(b.request_digest, ''), b.title, b.request,
+           now() + make_interval(secs => nullif(b.expire_after, 0))
     FROM b JOIN t USING (place) JOIN g USING (queue, principal)
     ORDER BY b.principal, b.idempotency_key, b.place
     ON CONFLICT DO NOTHING RETURNING id),
@@ -93,20 +96,32 @@ _HOLD_THREAD = """
 INSERT INTO threads (id, principal, name) VALUES (%(thread_id)s, %(principal)s, %(thread)s)
 ON CONFLICT (principal, name) DO UPDATE SET name = EXCLUDED.name
 """
+_NOT_ENDED = "a.status IN ('queued', 'in_progress')"
 _SUBMIT = f"""
 WITH t AS (SELECT id FROM threads WHERE principal = %(principal)s AND name = %(thread)s),
 r AS (
     INSERT INTO runs (id, principal, thread_id, previous_run_id, agent, queue, priority, turn, ready, created_at,
-                      timeout_seconds, background, store, tool_items, idempotency_key, request_digest, title, request)
+                      timeout_seconds, background, store, tool_items, idempotency_key, request_digest, title, request,
+                      expires_at)
     SELECT %(run_id)s, %(principal)s, t.id, %(previous_run_id)s, %(agent)s, %(queue)s, %(priority)s,
            1 + {_TURN_BEFORE.format(queue="%(queue)s", principal="%(principal)s")},
            NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = t.id AND {ACTIVE}),
            %(created_at)s, %(timeout_seconds)s, %(background)s, %(store)s, %(tool_items)s, %(idempotency_key)s,
-           %(request_digest)s, %(title)s, %(request)s
-    FROM t ON CONFLICT DO NOTHING RETURNING id),
+           %(request_digest)s, %(title)s, %(request)s, now() + make_interval(secs => %(expire_after)s)
+    FROM t WHERE NOT %(alone)s OR NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = t.id AND {_NOT_ENDED})
+    ON CONFLICT DO NOTHING RETURNING id),
 h AS (INSERT INTO run_heads (run_id, last_seq) SELECT id, %(last_seq)s FROM r RETURNING run_id)
 INSERT INTO run_events (run_id, first_seq, last_seq, data)
 SELECT run_id, 0, %(last_seq)s, %(data)s FROM h RETURNING run_id
+"""
+_CANCEL_OTHERS = f"""
+UPDATE runs a SET cancel_requested_at = coalesce(a.cancel_requested_at, now())
+WHERE a.id IN (
+    SELECT a.id FROM runs a JOIN threads t ON t.id = a.thread_id
+    WHERE t.principal = %(principal)s AND t.name = %(thread)s AND {_NOT_ENDED} AND a.id <> %(run_id)s
+    AND NOT EXISTS (SELECT 1 FROM runs WHERE id = %(run_id)s) AND NOT EXISTS (
+        SELECT 1 FROM runs WHERE principal = %(principal)s AND idempotency_key = %(idempotency_key)s)
+    ORDER BY a.id FOR NO KEY UPDATE OF a)
 """
 _STORED = """
 SELECT id FROM runs WHERE id = %(run_id)s
@@ -135,9 +150,10 @@ async def submit(connection: Connection, entry: Entry) -> UUID:
     """Store a run with its thread and first events; repeating it changes nothing. Raises Refused.
 
     Returns its id, or that of an earlier run with its idempotency key. A run whose thread is busy is stored waiting:
-    `finish` makes it ready.
+    `finish` makes it ready. By its strategy it may cancel the others of its thread, or be refused: raises ThreadBusy.
     """
     values = _values(entry)
+    strategy = entry.submission.multitask_strategy
     while True:
         with _refusals():
             # The thread's row is locked first and looked at in a second statement, whose snapshot is later than the
@@ -145,11 +161,15 @@ async def submit(connection: Connection, entry: Entry) -> UUID:
             async with connection.pipeline():
                 await connection.execute(_BY_INDEX)
                 await connection.execute(_HOLD_THREAD, values)
+                if strategy is MultitaskStrategy.INTERRUPT:
+                    await connection.execute(_CANCEL_OTHERS, values)
                 inserted = await connection.execute(_SUBMIT, values)
         stored = await inserted.fetchone()
         stored = stored or await (await connection.execute(_STORED, values, prepare=False)).fetchone()
         if stored is not None:
             return stored[0]
+        if strategy is MultitaskStrategy.REJECT:
+            raise ThreadBusy
         # The run whose key kept this one out has been deleted meanwhile: its key is free.
 
 
@@ -227,6 +247,7 @@ def _row(entry: Entry) -> tuple[object, ...]:
         s.run_id, s.thread_id, s.thread, s.principal, s.previous_run_id or s.run_id, s.agent, s.queue, s.priority,
         s.created_at, s.timeout_seconds, s.background, s.store, s.tool_items.value, s.idempotency_key or _NO_KEY,
         s.request_digest or _NO_DIGEST, s.title, entry.request, entry.log.last_seq, entry.log.data,
+        s.expire_after_seconds or 0,
     )  # fmt: skip
 
 
@@ -252,4 +273,6 @@ def _values(entry: Entry) -> dict[str, object]:
         "request": entry.request,
         "last_seq": entry.log.last_seq,
         "data": entry.log.data,
+        "expire_after": submission.expire_after_seconds,
+        "alone": submission.multitask_strategy is MultitaskStrategy.REJECT,
     }

@@ -13,7 +13,7 @@ from .threads import ACTIVE
 _TAKE_BACK = """
 WITH d AS MATERIALIZED (
     SELECT run_id, attempt FROM run_leases WHERE lease_until < now() ORDER BY run_id FOR UPDATE SKIP LOCKED),
-""" + REQUEUE.format(skip="SKIP LOCKED")
+""" + REQUEUE.format(skip="SKIP LOCKED", also="")
 # The threads with waiting runs, one index probe each, and of each the run that waits longest.
 _PROMOTE = f"""
 WITH RECURSIVE waiting AS (

@@ -22,3 +22,13 @@ async def runs_of_thread(
         prepare=True,
     )
     return {row[0] for row in await cursor.fetchall()}
+
+
+async def interrupted_for(connection: Connection, run_id: UUID) -> list[UUID]:
+    """The other runs of this run's thread that are to end."""
+    cursor = await connection.execute(
+        """SELECT o.id FROM runs r JOIN runs o ON o.thread_id = r.thread_id AND o.id <> r.id
+           WHERE r.id = %s AND o.status = 'in_progress' AND o.cancel_requested_at IS NOT NULL""",
+        (run_id,),
+    )
+    return [row[0] for row in await cursor.fetchall()]

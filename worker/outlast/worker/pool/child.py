@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import os
 import signal
 import socket
 import sys
 from multiprocessing import forkserver
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvloop
 
@@ -20,64 +21,89 @@ from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
 from outlast.worker.agents.loading import loaded
 from outlast.worker.attempt import Outcome, Stop
-from outlast.worker.executing import mark_steps
+from outlast.worker.executing import Marks
 from outlast.worker.lease_clock import LeaseClock
-from outlast.worker.runtime import open_runtime
+from outlast.worker.pulse import Pulse
+from outlast.worker.runtime import Runtime, open_runtime
 
 from .channel import Channel, leases_from_wire, leases_to_wire
 
 _PR_SET_PDEATHSIG = 1
 _EXIT_WITHOUT_PARENT = 70
+DUMP_SIGNAL = signal.SIGUSR1
 
 
-def main(end: socket.socket, settings: Settings, marks: Any, clock: Any) -> None:
-    """Serve until the parent says stop, or is gone.
+class Shared(NamedTuple):
+    """What a child and its parent share."""
 
-    Two pieces of memory are shared with it: in ``marks`` the child says whose code is executing, in ``clock`` the
-    parent says when it renewed the leases.
-    """
+    marks: Any
+    """Memory where the child says whose code is executing."""
+    pulse: Any
+    """Memory where it says that its loop moves."""
+    clock: Any
+    """Memory where the parent says when it renewed the leases."""
+    channel: socket.socket
+    """The child's end of it."""
+    stacks: socket.socket
+    """Where the child writes what its threads are doing, when it gets `DUMP_SIGNAL`."""
+
+
+def main(shared: Shared, settings: Settings) -> None:
+    """Serve until the parent says stop, or is gone."""
     _die_with_parent()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         # A handler, not SIG_IGN, which the agents' own subprocesses would inherit. The parent decides when this ends.
         signal.signal(number, _ignore)
+    faulthandler.register(DUMP_SIGNAL, file=shared.stacks, all_threads=True)  # also while a thread holds the GIL
     logs.configure(settings, part="worker")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        mark_steps(runner.get_loop(), marks)
-        runner.run(_serve(end, settings, LeaseClock(clock)))
+        runner.run(_serve(shared, settings))
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
     return
 
 
-async def _serve(end: socket.socket, settings: Settings, clock: LeaseClock) -> None:
-    channel = await Channel.over(end)
+async def _serve(shared: Shared, settings: Settings) -> None:
+    channel, marks, clock = await Channel.over(shared.channel), Marks(shared.marks), LeaseClock(shared.clock)
+    marks.mark_steps(asyncio.get_running_loop())
 
     def ended(lease: Lease, outcome: Outcome) -> None:
-        status = outcome.status.value if outcome.status else None
-        channel.send(
-            "ended", leases=leases_to_wire([lease]), status=status, events=outcome.events, retried=outcome.retried
-        )
+        channel.send("ended", leases=leases_to_wire([lease]), outcome=outcome)
+
+    def worn(by: str) -> None:
+        channel.send("worn", by=by)
 
     try:
-        async with loaded(settings.agents) as agents, open_runtime(settings, agents, ended, clock) as runtime:
+        async with (
+            loaded(settings.agents) as agents,
+            open_runtime(settings, agents, ended, clock, marks=marks, worn=worn) as runtime,
+        ):
             channel.send("ready")
-            async for message in channel.messages():
-                leases = leases_from_wire(message.get("leases", ()))
-                match message["kind"]:
-                    case "start":
-                        runtime.start(leases, message["claimed_at"])
-                    case "stop":
-                        runtime.stop(leases[0], Stop(message["why"]))
-                    case _:  # exit
-                        return
-            # The parent is gone: its leases end, and whoever takes the runs over must not find us still at work.
-            os._exit(_EXIT_WITHOUT_PARENT)
+            beating = asyncio.create_task(Pulse(shared.pulse).beat_forever())
+            if not await _obey(channel, runtime):
+                # The parent is gone: its leases end, and whoever takes the runs over must not find us still at work.
+                os._exit(_EXIT_WITHOUT_PARENT)
+            beating.cancel()
     except OutlastError as error:
         channel.send("cannot_start", reason=error.message)
         await channel.flush()
     finally:
         channel.close()
+
+
+async def _obey(channel: Channel, runtime: Runtime) -> bool:
+    """Do what the parent says, until it says to exit. False: it is gone without a word."""
+    async for message in channel.messages():
+        leases = leases_from_wire(message.get("leases", ()))
+        match message["kind"]:
+            case "start":
+                runtime.start(leases, message["claimed_at"])
+            case "stop":
+                runtime.stop(leases[0], Stop(message["why"]))
+            case _:  # exit
+                return True
+    return False
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,53 @@
+"""What a worker says of itself once a beat, for operators to see."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from importlib.metadata import version
+from uuid import uuid4
+
+import structlog
+
+from outlast.shared.connections import Database
+from outlast.shared.domain.errors import OutlastError
+from outlast.shared.settings import Settings
+from outlast.shared.store import workers
+
+from .holdings import Holdings
+
+log = structlog.get_logger()
+
+
+class Reports:
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._host = socket.gethostname()
+        self._version = version("outlast")
+        self.owner = f"{self._host}:{os.getpid()}:{uuid4().hex[:8]}"
+        """This worker's name; no other start of a worker has it."""
+
+    async def send(self, held: Holdings, slots: int, counters: Mapping[str, int], *, draining: bool) -> None:
+        """Raises Unavailable."""
+        report = workers.Report(
+            owner=self.owner,
+            host=self._host,
+            pid=os.getpid(),
+            version=self._version,
+            queues=self._settings.served_queues,
+            children=len(held.executors),
+            slots=slots,
+            running=len(held),
+            draining=draining,
+            counters=counters,
+        )
+        await self._database.run(lambda c: workers.report(c, report), patience_seconds=0)
+
+    async def withdraw(self) -> None:
+        """A worker that ends by itself takes its report along."""
+        try:
+            await self._database.run(lambda c: workers.forget(c, self.owner), patience_seconds=0)
+        except OutlastError as error:
+            log.warning("worker.not_forgotten", error=error.message)
