@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 
@@ -71,7 +71,9 @@ def blocks(_state: State) -> State:
     return {"steps": [1]}
 
 
-sync_graph = StateGraph(State).add_node("blocks", blocks).add_edge(START, "blocks").add_edge("blocks", END).compile()
+_graph: Any = StateGraph(State)
+_graph.add_node("blocks", blocks).add_edge(START, "blocks").add_edge("blocks", END)
+sync_graph = _graph.compile()
 
 
 async def sibling(request: Request, context: Context):
