@@ -210,11 +210,16 @@ class Attempt:
         charged, cause = self._run.charged_attempts, self._run.last_cause
         if charged >= self._settings.max_attempts:
             how = f"{charged} of its attempts ended with the death of their process (OUTLAST_MAX_ATTEMPTS"
-        elif (others := self._run.attempt - 1 - charged - self._run.retries) >= self._settings.max_takeovers:
+        elif (others := self._others_ended()) >= self._settings.max_takeovers:
             how = f"{others} of its attempts ended with their worker (OUTLAST_MAX_TAKEOVERS"
         else:
             return None
         return AgentError(f"The run was given up: {how}; the last of them: {cause}).", code="max_attempts_exceeded")
+
+    def _others_ended(self) -> int:
+        """Attempts that ended with their worker, since the run was submitted or an operator had it retried."""
+        run = self._run
+        return run.attempt - 1 - run.forgiven_attempts - run.charged_attempts - run.retries
 
     def _after(self, error: Exception) -> Stop | Backoff | AgentError:
         """What follows from an exception of the agent's code: another try, or the end with words for the client."""

@@ -35,6 +35,8 @@ _RELEASE_PAUSE_SECONDS = 0.5
 
 class Dispatcher:
     def __init__(self, database: Database, settings: Settings, doorbell: Doorbell) -> None:
+        self.drain_asked = asyncio.Event()
+        """An operator wants this worker to end."""
         self._database = database
         self._settings = settings
         self._doorbell = doorbell
@@ -228,7 +230,8 @@ class Dispatcher:
             draining=self._draining,
             counters={**self._counters, **taken_back},
         )
-        await self._database.run(lambda c: workers.report(c, report), patience_seconds=0)
+        if await self._database.run(lambda c: workers.report(c, report), patience_seconds=0):
+            self.drain_asked.set()
 
     async def _beat_forever(self) -> None:
         missed = False
