@@ -33,6 +33,8 @@ _CLAIM_LIMIT = 50  # runs taken in one statement
 
 class Dispatcher:
     def __init__(self, database: Database, settings: Settings, doorbell: Doorbell) -> None:
+        self.drain_asked = asyncio.Event()
+        """An operator wants this worker to end."""
         self._database = database
         self._settings = settings
         self._doorbell = doorbell
@@ -236,7 +238,8 @@ class Dispatcher:
             "runs_taken_back": self._sweep.taken_back,
             "runs_ended_by_sweep": self._sweep.ended,
         }
-        await self._reports.send(self._held, self.slots, counters, draining=self._draining)
+        if await self._reports.send(self._held, self.slots, counters, draining=self._draining):
+            self.drain_asked.set()
 
     async def _beat_forever(self) -> None:
         missed = False

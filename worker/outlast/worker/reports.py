@@ -29,8 +29,8 @@ class Reports:
         self.owner = f"{self._host}:{os.getpid()}:{uuid4().hex[:8]}"
         """This worker's name; no other start of a worker has it."""
 
-    async def send(self, held: Holdings, slots: int, counters: Mapping[str, int], *, draining: bool) -> None:
-        """Raises Unavailable."""
+    async def send(self, held: Holdings, slots: int, counters: Mapping[str, int], *, draining: bool) -> bool:
+        """True: an operator wants this worker to drain. Raises Unavailable."""
         report = workers.Report(
             owner=self.owner,
             host=self._host,
@@ -43,7 +43,7 @@ class Reports:
             draining=draining,
             counters=counters,
         )
-        await self._database.run(lambda c: workers.report(c, report), patience_seconds=0)
+        return await self._database.run(lambda c: workers.report(c, report), patience_seconds=0)
 
     async def withdraw(self) -> None:
         """A worker that ends by itself takes its report along."""

@@ -32,7 +32,7 @@ l AS (
     INSERT INTO run_leases (run_id, attempt, owner, lease_until)
     SELECT id, attempt, %(owner)s, now() + make_interval(secs => %(lease_seconds)s) FROM r ORDER BY id
     ON CONFLICT (run_id) DO UPDATE
-    SET attempt = EXCLUDED.attempt, owner = EXCLUDED.owner, lease_until = EXCLUDED.lease_until),
+    SET attempt = EXCLUDED.attempt, owner = EXCLUDED.owner, lease_until = EXCLUDED.lease_until, claimed_at = now()),
 h AS (
     UPDATE run_heads SET attempt = r.attempt FROM r WHERE run_heads.run_id = r.id RETURNING run_heads.run_id)
 SELECT r.id, r.attempt FROM r JOIN h ON h.run_id = r.id ORDER BY r.priority, r.turn, r.created_at, r.id
