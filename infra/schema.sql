@@ -180,13 +180,19 @@ CREATE INDEX runs_claim ON runs USING btree (queue, priority, turn, created_at) 
 
 CREATE INDEX runs_delayed ON runs USING btree (run_at) WHERE ((status = 'queued'::text) AND (NOT ready) AND (attempt > 0));
 
+CREATE INDEX runs_finished ON runs USING btree (finished_at, id) WHERE (finished_at IS NOT NULL);
+
 CREATE UNIQUE INDEX runs_idempotency ON runs USING btree (principal, idempotency_key) WHERE (idempotency_key IS NOT NULL);
 
 CREATE INDEX runs_of_principal ON runs USING btree (principal, id DESC);
 
+CREATE INDEX runs_of_thread ON runs USING btree (thread_id);
+
 CREATE INDEX runs_ready_by_principal ON runs USING btree (queue, principal, agent, priority, turn, created_at) WHERE ((status = 'queued'::text) AND ready);
 
 CREATE INDEX runs_running ON runs USING btree (principal, agent) WHERE (status = 'in_progress'::text);
+
+CREATE INDEX runs_unstored ON runs USING btree (finished_at, id) WHERE ((NOT store) AND (finished_at IS NOT NULL));
 
 CREATE INDEX runs_waiting ON runs USING btree (thread_id, created_at) WHERE ((status = 'queued'::text) AND (NOT ready));
 
