@@ -19,7 +19,7 @@ from outlast.shared.store import claims, pruning, runs, saves, submissions
 from outlast.shared.store.pruning import Candidate, Expiry, Removed
 from outlast.shared.sweep import Sweep
 from outlast.worker.agents.langgraph.saver import FencedSaver
-from tests.support.aging import CHECKPOINT_TABLES, age, finished, left, rows
+from tests.support.aging import CHECKPOINT_TABLES, age, finished, left, rows, somebody_waits
 from tests.support.bulk import work_on
 from tests.support.runs import a_submission, an_ending, an_entry, claimed_one, finish, submitted
 from tests.support.waiting import until
@@ -282,12 +282,7 @@ async def test_a_thread_whose_last_two_runs_are_removed_at_once_goes(database: D
         await connection.execute("SELECT FROM threads FOR UPDATE")
         await pruning.remove(connection, [old.run_id], [old.thread_id])
         deleting = asyncio.create_task(database.run(lambda c: runs.delete(c, young.run_id, young.principal)))
-
-        async def waits() -> bool:
-            cursor = await database.run(lambda c: c.execute("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-            return bool((await cursor.fetchone() or [0])[0])
-
-        await until(waits)
+        await until(lambda: somebody_waits(database))
     assert await deleting
     assert await rows(database) == {}
 
@@ -298,12 +293,7 @@ async def test_a_run_submitted_to_a_thread_that_goes_gets_a_new_one(database: Da
     async with connection, connection.transaction():
         await pruning.prune_next(connection, MONTH, None)
         submitting = asyncio.create_task(submitted(database, thread="c"))
-
-        async def waits() -> bool:
-            cursor = await database.run(lambda c: c.execute("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-            return bool((await cursor.fetchone() or [0])[0])
-
-        await until(waits)
+        await until(lambda: somebody_waits(database))
     await submitting
     run = await claimed_one(database)
     assert (run.thread, run.run_id) == ("c", submitting.result().run_id)
@@ -344,12 +334,7 @@ async def test_a_pruner_that_is_stopped_in_the_middle_has_removed_nothing_by_hal
     async with connection, connection.transaction():
         await connection.execute("LOCK TABLE threads IN SHARE MODE")  # what is removed last waits
         retention.start_if_due()
-
-        async def waits() -> bool:
-            cursor = await database.run(lambda c: c.execute("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-            return bool((await cursor.fetchone() or [0])[0])
-
-        await until(waits)
+        await until(lambda: somebody_waits(database))
         await retention.close()
     assert await rows(database) == before
 

@@ -52,3 +52,18 @@ async def left(database: Database, *runs: Run) -> list[bool]:
     )
     there = {row[0] for row in await cursor.fetchall()}
     return [run.run_id in there for run in runs]
+
+
+# Not of pg_stat_activity, which is read once in a transaction. A lock on a row names no database: its holder's others do.
+WAITING = """
+SELECT count(*) FROM pg_locks w WHERE NOT granted AND EXISTS (
+    SELECT FROM pg_locks h JOIN pg_database d ON d.oid = h.database
+    WHERE h.pid = w.pid AND d.datname = current_database())
+"""
+
+
+async def somebody_waits(database: Database) -> bool:
+    """Whether a statement waits for a lock."""
+    cursor = await database.run(lambda c: c.execute(WAITING))
+    row = await cursor.fetchone()
+    return bool(row and row[0])
