@@ -54,9 +54,9 @@ async def left(database: Database, *runs: Run) -> list[bool]:
     return [run.run_id in there for run in runs]
 
 
-# Not of pg_stat_activity, which is read once in a transaction. A lock on a row names no database: its holder's others do.
+# Not of pg_stat_activity, which a transaction reads once. A lock on a row names no database: its waiter's others do.
 WAITING = """
-SELECT count(*) FROM pg_locks w WHERE NOT granted AND EXISTS (
+SELECT count(*) FROM pg_locks w WHERE NOT w.granted AND EXISTS (
     SELECT FROM pg_locks h JOIN pg_database d ON d.oid = h.database
     WHERE h.pid = w.pid AND d.datname = current_database())
 """
