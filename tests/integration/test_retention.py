@@ -15,13 +15,13 @@ from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.retention import Retention, prune
 from outlast.shared.settings import Settings
-from outlast.shared.store import claims, pruning, runs, saves, submissions
+from outlast.shared.store import pruning, runs, saves
 from outlast.shared.store.pruning import Candidate, Expiry, Removed
 from outlast.shared.sweep import Sweep
 from outlast.worker.agents.langgraph.saver import FencedSaver
 from tests.support.aging import CHECKPOINT_TABLES, age, finished, left, rows, somebody_waits
-from tests.support.bulk import work_on
-from tests.support.runs import a_submission, an_ending, an_entry, claimed_one, finish, submitted
+from tests.support.bulk import finish_many, work_on
+from tests.support.runs import a_submission, claimed_one, finish, submitted
 from tests.support.waiting import until
 
 MONTH = Expiry(30 * 86_400)
@@ -388,30 +388,10 @@ async def many(database: Database) -> AsyncGenerator[Connection]:
         await database.run(
             lambda c, table=table: c.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)".encode())
         )
-    columns = """principal, agent, status, ready, attempt, timeout_seconds, deadline_at, created_at, started_at,
-                 finished_at, background, store, tool_items, request, response"""
-    fill = f"""
-        WITH t AS (INSERT INTO threads (id, principal, name)
-                   SELECT gen_random_uuid(), 'anonymous', n::text FROM generate_series(1, 600) n RETURNING id),
-        r AS (INSERT INTO runs (id, thread_id, {columns})
-              SELECT gen_random_uuid(), t.id, {columns} FROM runs, t
-              UNION ALL SELECT gen_random_uuid(), thread_id, {columns} FROM runs, generate_series(1, 600)
-              RETURNING id),
-        h AS (INSERT INTO run_heads (run_id, last_seq, closed) SELECT id, 3, true FROM r RETURNING run_id)
-        INSERT INTO run_events (run_id, first_seq, last_seq, data) SELECT run_id, 0, 3, 'x' FROM h"""
     async with await database.connect() as connection:
-        await connection.execute(fill.encode())
+        await finish_many(connection, 1200)
         await work_on(connection, "runs")
         yield connection
-
-
-async def test_a_thread_with_a_long_past_costs_a_new_run_nothing(database: Database, many: Connection) -> None:
-    _, before = await work_on(many, "runs")
-    run = a_submission(thread="long")
-    await submissions.submit(many, an_entry(run))
-    [lease] = await claims.claim(many, queues=["default"], limit=1, owner="test", lease_seconds=60)
-    assert await runs.finish(many, database.schema, lease, an_ending(2))
-    assert (await work_on(many, "runs"))[1] - before < 50
 
 
 async def test_no_table_is_read_from_one_end_to_the_other(database: Database, many: Connection) -> None:
