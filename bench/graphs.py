@@ -15,7 +15,8 @@ from langgraph.graph import START, StateGraph, add_messages
 
 STEPS = 20
 BRANCHED = 10
-PACE_SECONDS = 1.5
+PACE = "BENCH_PACE_SECONDS"
+PACE_SECONDS = float(os.environ.get(PACE, "1.5"))
 LEDGER = "BENCH_LEDGER"
 
 

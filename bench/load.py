@@ -43,6 +43,49 @@ async def keep_getting(port: int, paths: Sequence[str], concurrency: int, second
     return await _repeat(port, concurrency, seconds, lambda connection: connection.get(next(turn)))
 
 
+async def post_by_turns(
+    ports: Sequence[int], path: str, body: bytes, concurrency: int, rounds: int, seconds: float
+) -> list[list[list[float]]]:
+    """Post to each of these ports for so long, in turn, over and over: for each port the times of each round."""
+    return await _by_turns(
+        [lambda port=port: keep_posting(port, path, body, concurrency, seconds) for port in ports], rounds
+    )
+
+
+async def get_by_turns(
+    paths: Sequence[tuple[int, Sequence[str]]], concurrency: int, rounds: int, seconds: float
+) -> list[list[list[float]]]:
+    """The same for paths to get, each port with its own."""
+    return await _by_turns(
+        [lambda port=port, own=own: keep_getting(port, own, concurrency, seconds) for port, own in paths], rounds
+    )
+
+
+async def _by_turns(loads, rounds: int) -> list[list[list[float]]]:
+    times: list[list[list[float]]] = [[] for _ in loads]
+    for round_ in range(rounds):
+        places = range(len(loads)) if round_ % 2 else reversed(range(len(loads)))  # nobody is always first
+        for place in places:
+            times[place].append(await loads[place]())
+    return times
+
+
+async def post_at_pace(port: int, path: str, body: bytes, per_second: float, seconds: float) -> list[float]:
+    """Post at fixed times, whether or not earlier answers have come; how long after its time each answer came."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async def post(at: float) -> float:
+        await asyncio.sleep(at - loop.time())
+        async with Connection.open(port) as connection:
+            status, answer = await connection.post(path, body)
+        if status != 200:
+            raise RuntimeError(f"a submission was answered with {status}: {answer[:300]!r}")
+        return loop.time() - at
+
+    return await asyncio.gather(*(post(began + number / per_second) for number in range(round(seconds * per_second))))
+
+
 async def _repeat(port: int, concurrency: int, seconds: float, ask) -> list[float]:
     times: list[float] = []
     ends = time.monotonic() + seconds

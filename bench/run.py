@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from bench import results
 from bench.arguments import chosen, say
-from bench.cases import accepting, claiming, delivery, execution, streams, takeover
+from bench.cases import accepting, claiming, delivery, disk, execution, history, streams, takeover
 from bench.figures import Figure, table
 from bench.stack import Stack, running_stack
 
@@ -26,6 +26,8 @@ CASES: dict[str, Case] = {
     "g": claiming.claim,
     "h": accepting.poll,
     "i": takeover.take_over,
+    "j": history.keep,
+    "k": disk.fill,
 }
 
 

@@ -30,3 +30,22 @@ async def work_on(connection: Connection, table: str) -> tuple[int, int]:
     row = await cursor.fetchone()
     assert row is not None
     return row
+
+
+async def finish_many(connection: Connection, count: int) -> None:
+    """That many runs like the only one there is, which has ended: half of them in its thread, the others alone."""
+    columns = """principal, agent, status, ready, attempt, timeout_seconds, deadline_at, created_at, started_at,
+                 finished_at, background, store, tool_items, request, response"""
+    await connection.execute(
+        f"""WITH t AS (INSERT INTO threads (id, principal, name)
+                       SELECT gen_random_uuid(), principal, 'past ' || n
+                       FROM threads, generate_series(1, %(half)s::int) n RETURNING id),
+            r AS (INSERT INTO runs (id, thread_id, {columns})
+                  SELECT gen_random_uuid(), t.id, {columns} FROM runs, t
+                  UNION ALL
+                  SELECT gen_random_uuid(), thread_id, {columns} FROM runs, generate_series(1, %(half)s::int)
+                  RETURNING id),
+            h AS (INSERT INTO run_heads (run_id, last_seq, closed) SELECT id, 3, true FROM r RETURNING run_id)
+            INSERT INTO run_events (run_id, first_seq, last_seq, data) SELECT run_id, 0, 3, 'x' FROM h""".encode(),
+        {"half": count // 2},
+    )

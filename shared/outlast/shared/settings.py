@@ -137,6 +137,11 @@ class Settings(BaseSettings):
     flush_min_interval_ms: float = Field(default=0.0, ge=0)
     """Wait at least so long between two flushes: fewer, larger commits where Postgres is the scarce resource."""
 
+    retention_days: float = Field(default=30, ge=0, le=36_500)
+    """A run is removed so long after its end; 0: never."""
+    unstored_seconds: float = Field(default=600, gt=0, le=36_500 * 86_400)
+    """The same for runs of requests with ``store: false``."""
+
     log_format: Literal["console", "json"] | None = None
     """Unset: console on a terminal, else JSON."""
     log_level: str = Field(default="info", validation_alias=AliasChoices("OUTLAST_LOG_LEVEL", "LOG_LEVEL", "log_level"))

@@ -21,6 +21,7 @@ from .domain.errors import OutlastError
 from .domain.ids import response_id
 from .domain.overdue import Overdue
 from .doorbell import Doorbell
+from .retention import Retention
 from .settings import Settings
 from .store import overdue, retries, sweeping, workers
 
@@ -49,6 +50,7 @@ class Sweep:
         self._connection = database.dedicated(**PINNED_PLAN)
         self._settings = settings
         self._doorbell = doorbell
+        self._retention = Retention(database, settings)
         self._working_since: float | None = None
         self._looked_at = 0.0
         self._tidied_at = -math.inf
@@ -77,6 +79,7 @@ class Sweep:
             await self.close()
 
     async def close(self) -> None:
+        await self._retention.close()
         await self._connection.close()
 
     async def look(self) -> Swept:
@@ -89,6 +92,8 @@ class Sweep:
             raise
         for queue in swept.ready_queues:
             self._doorbell.ring_if_silent(queue)
+        if swept.led:
+            self._retention.start_if_due()
         await self._end_all(swept.overdue)
         return swept
 

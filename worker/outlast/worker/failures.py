@@ -37,6 +37,7 @@ def consequence(
 
 def given_up(run: Run, settings: Settings) -> AgentError | None:
     """Why this run is not tried again. What it did to its processes counts, and, much later, what it did not."""
+    others = run.attempt - 1 - run.forgiven_attempts - run.charged_attempts - run.retries
     if run.charged_attempts >= settings.max_attempts:
         how = f"{run.charged_attempts} of its attempts ended with the death of their process (OUTLAST_MAX_ATTEMPTS"
     elif (

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from outlast.shared.domain.errors import OutlastError
+from outlast.shared.domain.runs import RunStatus
 
 from . import keys, parts, runs, workers
 
@@ -122,3 +123,20 @@ def queue(
     """What waits, what runs and who works, on one screen."""
     with explained():
         raise typer.Exit(needed("queue").show(interval=interval, once=once, as_json=as_json))
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Ended so long ago, as in 12h, 90d; OUTLAST_RETENTION_DAYS otherwise."),
+    ] = None,
+    status: Annotated[RunStatus | None, typer.Option(help="Only runs that ended so.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much it would be, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove finished runs for good, with what only they used. Ctrl-C stops it between two batches of them."""
+    with explained():
+        code = needed("prune").run(older_than=older_than, status=status, agent=agent, dry_run=dry_run, sure=yes)
+        raise typer.Exit(code)

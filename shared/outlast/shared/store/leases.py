@@ -45,11 +45,13 @@ async def renew(connection: Connection, leases: Sequence[Lease], *, lease_second
     return Renewal(frozenset(lease for lease, _ in rows), frozenset(lease for lease, cancel in rows if cancel))
 
 
-# A run that goes back to the queue keeps its turn, so it is next.
+# A run that goes back to the queue keeps its turn, so it is next. Runs are locked in the order in which `d` gives them,
+# each found by its key: a join that is asked for that order may read all runs in it.
 REQUEUE = """
 r AS MATERIALIZED (
-    SELECT runs.id FROM runs JOIN d ON d.run_id = runs.id AND d.attempt = runs.attempt
-    WHERE runs.status = 'in_progress' ORDER BY runs.id FOR NO KEY UPDATE OF runs {skip}),
+    SELECT d.run_id AS id FROM d CROSS JOIN LATERAL (
+        SELECT FROM runs WHERE id = d.run_id AND attempt = d.attempt AND status = 'in_progress'
+        FOR NO KEY UPDATE {skip}) held),
 l AS (
     DELETE FROM run_leases USING d WHERE run_leases.run_id = d.run_id AND run_leases.attempt = d.attempt
     AND run_leases.run_id = ANY(ARRAY(SELECT id FROM r)) RETURNING run_leases.run_id)
@@ -81,6 +83,7 @@ async def release(
     ``charge`` counts the attempt towards the runs' limit: it ended with the process it ran in. ``refunds`` are seconds
     by which deadlines are put off.
     """
+    leases = sorted(leases, key=lambda lease: lease.run_id.bytes)
     values = {
         "run_ids": [lease.run_id for lease in leases],
         "attempts": [lease.attempt for lease in leases],

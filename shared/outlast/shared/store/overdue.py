@@ -43,7 +43,7 @@ WITH c AS MATERIALIZED (
 _CANCEL_ABANDONED = f"""
 UPDATE runs SET cancel_requested_at = now() WHERE id = ANY(ARRAY(
     SELECT id FROM runs WHERE abandoned_at <= now() - make_interval(secs => %(after)s) AND {_ACTIVE}
-    AND cancel_requested_at IS NULL ORDER BY id LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED))
+    AND cancel_requested_at IS NULL ORDER BY abandoned_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id
 """
 

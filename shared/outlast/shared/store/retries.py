@@ -20,10 +20,11 @@ UPDATE runs SET status = 'queued', ready = cancel_requested_at IS NOT NULL,
        last_cause = CASE WHEN charged_attempts = 0 THEN %(cause)s ELSE last_cause END
 WHERE id = (SELECT run_id FROM l) RETURNING id
 """
+# In the order of its index: in that of ids all runs there are would be read. It waits for nobody, so any order is safe.
 _WAKE = """
 UPDATE runs SET ready = true WHERE id = ANY(ARRAY(
     SELECT id FROM runs WHERE status = 'queued' AND NOT ready AND attempt > 0 AND run_at <= now()
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED))
+    ORDER BY run_at FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id
 """
 _DUE_WITHIN = """

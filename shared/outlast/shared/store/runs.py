@@ -13,6 +13,7 @@ from outlast.shared.domain.runs import Lease, Run, RunStatus, ToolItems
 from outlast.shared.notifications import notify, payloads
 from outlast.shared.wire import from_json
 
+from . import pruning
 from .threads import ACTIVE
 
 _RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at, r.deadline_at, r.background, r.store,
@@ -126,19 +127,19 @@ async def _finish(connection: Connection, schema: str, held_as: RunStatus, lease
 
 
 async def delete(connection: Connection, run_id: UUID, principal: str) -> bool:
-    """Remove a run and its events. An attempt that still holds it finds its lease gone."""
+    """Remove a run and what only it used. An attempt that still holds it finds its lease gone."""
     async with connection.transaction():
         cursor = await connection.execute(
             """SELECT id FROM threads WHERE id = (SELECT thread_id FROM runs WHERE id = %s AND principal = %s)
-               FOR NO KEY UPDATE""",
+               FOR UPDATE""",
             (run_id, principal),
         )
         thread = await cursor.fetchone()
         if thread is None:
             return False
-        gone = await connection.execute("DELETE FROM runs WHERE id = %s", (run_id,))
+        removed = await pruning.remove(connection, [run_id], [thread[0]])
         await connection.execute(_PROMOTE_IN_THREAD, {"thread_id": thread[0]})
-        return gone.rowcount == 1
+        return removed.runs == 1
 
 
 @dataclass(frozen=True, slots=True)

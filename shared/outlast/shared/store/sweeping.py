@@ -22,10 +22,12 @@ WITH RECURSIVE waiting AS (
     SELECT n.id, n.thread_id FROM waiting w CROSS JOIN LATERAL (
         SELECT id, thread_id FROM runs WHERE status = 'queued' AND NOT ready AND thread_id > w.thread_id
         ORDER BY thread_id, created_at LIMIT 1) n),
+idle AS MATERIALIZED (
+    SELECT w.id, w.thread_id FROM waiting w
+    WHERE NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id AND {ACTIVE})),
 free AS MATERIALIZED (
-    SELECT w.id FROM waiting w JOIN threads t ON t.id = w.thread_id
-    WHERE NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id AND {ACTIVE})
-    ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED)
+    SELECT idle.id FROM idle CROSS JOIN LATERAL (
+        SELECT FROM threads WHERE id = idle.thread_id FOR NO KEY UPDATE SKIP LOCKED) t)
 UPDATE runs SET ready = true
 WHERE id IN (SELECT id FROM free) AND status = 'queued' AND run_at <= now() RETURNING id
 """
