@@ -12,6 +12,7 @@ from langgraph.graph import END, START, StateGraph
 from outlast.agent import Context, Request
 
 LONG_SECONDS = 600
+PACE_SECONDS = 0.1
 
 
 async def awaits(_request: Request, _context: Context):
@@ -30,14 +31,14 @@ async def swallows(_request: Request, _context: Context):
 
 async def spins(_request: Request, _context: Context):
     yield "spinning "
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(PACE_SECONDS)
     while True:
         pass
 
 
 async def sleeps(_request: Request, _context: Context):
     yield "sleeping "
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(PACE_SECONDS)
     time.sleep(LONG_SECONDS)  # noqa: ASYNC251 — that is the point
 
 
@@ -52,7 +53,7 @@ def _match() -> None:
 
 async def regex(_request: Request, _context: Context):
     yield "matching "
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(PACE_SECONDS)
     _match()
 
 
@@ -79,7 +80,7 @@ sync_graph = _graph.compile()
 async def sibling(request: Request, context: Context):
     """Counts, slowly, and goes on where it was."""
     for number in range(context.saved.get("next", 0), int(request.text)):
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(2 * PACE_SECONDS)
         yield f"{number} "
         await context.save(next=number + 1)
 

@@ -59,6 +59,10 @@ class Sweep:
         self.ended = 0
         """Runs that it ended: cancelled or out of time, and their worker had not done so."""
 
+    @property
+    def counters(self) -> dict[str, int]:
+        return {"runs_taken_back": self.taken_back, "runs_ended_by_sweep": self.ended}
+
     async def run_forever(self) -> None:
         """Look again and again until cancelled."""
         missed = ""

@@ -233,11 +233,7 @@ class Dispatcher:
             self._returns.start(unknown, "worker_let_go")
 
     async def _report(self) -> None:
-        counters = {
-            **self._counters,
-            "runs_taken_back": self._sweep.taken_back,
-            "runs_ended_by_sweep": self._sweep.ended,
-        }
+        counters = {**self._counters, **self._sweep.counters}
         if await self._reports.send(self._held, self.slots, counters, draining=self._draining):
             self.drain_asked.set()
 
