@@ -79,11 +79,14 @@ def test_a_setting_is_read_from_its_key_in_the_file(
         "beat_seconds": "1",
         "sweep_seconds": "1",
     }
-    values |= dict.fromkeys(("children", "max_queued_per_principal", "max_running_per_principal"), "7")
+    unset = ("children", "isolated_children", "max_queued_per_principal", "max_running_per_principal")
+    values |= dict.fromkeys((*unset, "expire_queued_after_seconds", "task_timeout_seconds"), "7")
     values |= {
         "max_running_per_agent": "{ mine = 7 }",
         "max_retries": "7",
         "durability": '"exit"',
+        "isolation": '"process"',
+        "multitask_strategy": '"reject"',
         "self_fence_seconds": "4",
     }
     info = Settings.model_fields[field]
@@ -108,7 +111,7 @@ def test_the_example_file_on_the_page_is_read(tmp_path: Path, monkeypatch: pytes
     settings = load()
 
     assert (settings.task_timeout_seconds, settings.queues, settings.agents) == (
-        600,
+        {"*": 600},
         ("default",),
         {"mine": "agent:agent"},
     )

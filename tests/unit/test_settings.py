@@ -51,7 +51,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         ("OUTLAST_AGENTS", "nonsense", "name=module:attribute"),
         ("OUTLAST_AGENTS", "a=module", "name=module:attribute"),
         ("OUTLAST_BEAT_SECONDS", "3", "three times"),
-        ("OUTLAST_MAX_RETRIES", "one=-1", "one=-1: at least 0"),
+        ("OUTLAST_MAX_RETRIES", "one=-1", "max_retries.one: Input should be greater than or equal to 0"),
         ("OUTLAST_MAX_RETRIES", "one=many", "max_retries"),
         ("OUTLAST_SCHEMA", "pg_mine", "pg_"),
         ("OUTLAST_SCHEMA", "x" * 49, "48 bytes"),
