@@ -21,6 +21,7 @@ log = structlog.get_logger()
 _FAMILIES: dict[type[errors.OutlastError], tuple[int, str]] = {
     errors.Invalid: (400, "invalid_request_error"),
     errors.AlreadyFinished: (400, "invalid_request_error"),
+    errors.CannotRetry: (400, "invalid_request_error"),
     errors.Unauthenticated: (401, "invalid_request_error"),
     errors.NotAllowed: (403, "invalid_request_error"),
     errors.IdempotencyKeyReused: (422, "invalid_request_error"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -65,6 +66,34 @@ def celery_app(redis_url: str, schema: str) -> Celery:
         worker_enable_remote_control=False,
     )
     return app
+
+
+def ring_once(redis_url: str, schema: str, queues: Iterable[str]) -> bool:
+    """Ring one bell in each of these queues, from a process that has no doorbell of its own; waits for the broker.
+
+    False: the broker is away, and workers look for work by themselves.
+    """
+    app = celery_app(redis_url, schema)
+    try:
+        with app.connection_for_write() as connection:
+            producer = Producer(connection, auto_declare=False)
+            for queue in queues:
+                _ring(app, schema, producer, queue)
+    except Exception:  # noqa: BLE001 — whatever it raises, a bell is only a hint
+        return False
+    return True
+
+
+def _ring(app: Celery, schema: str, producer: Producer, queue: str, run_id: UUID | None = None) -> None:
+    app.send_task(
+        TASK,
+        args=[queue],
+        kwargs={"run": response_id(run_id)} if run_id else {},
+        queue=broker_queue(schema, queue),
+        producer=producer,
+        ignore_result=True,
+        retry=False,
+    )
 
 
 class Doorbell:
@@ -128,15 +157,7 @@ class Doorbell:
         while (bells := self._next_round(connection)) or not self._stopping.is_set():
             began = time.thread_time()
             for queue, run_id in bells:
-                self._app.send_task(
-                    TASK,
-                    args=[queue],
-                    kwargs={"run": response_id(run_id)} if run_id else {},
-                    queue=broker_queue(self._schema, queue),
-                    producer=producer,
-                    ignore_result=True,
-                    retry=False,
-                )
+                _ring(self._app, self._schema, producer, queue, run_id)
             # What it takes from the requests is bounded, however many come; but a slow first bell delays no second one.
             share = (time.thread_time() - began) / _SHARE
             self._stopping.wait(min(max(share, _ROUND_SECONDS), _LONGEST_ROUND_SECONDS))

@@ -39,7 +39,7 @@ class Dispatcher:
         self._sweep = Sweep(database, settings, doorbell)
         self._limits = claims.RunningLimits(settings.max_running_per_principal, settings.max_running_per_agent)
         self._reports = Reports(database, settings)
-        self._owner = self._reports.owner
+        self._owner, self.drain_asked = self._reports.owner, self._reports.drain_asked
         self._held = Holdings()
         self._claiming = asyncio.Lock()
         self._claims_asked = 0

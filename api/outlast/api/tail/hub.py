@@ -36,10 +36,12 @@ def frame(line: str) -> bytes:
 class Hub:
     """``frames`` are numbered from ``base`` to ``next - 1``; older ones are in the database only."""
 
-    __slots__ = ("base", "closed", "frames", "idle_since", "next", "run_id", "size", "viewers")
+    __slots__ = ("base", "closed", "frames", "idle_since", "next", "reopened", "run_id", "size", "viewers")
 
-    def __init__(self, run_id: UUID, start: int) -> None:
+    def __init__(self, run_id: UUID, start: int, reopened: int = 0) -> None:
         self.run_id = run_id
+        self.reopened = reopened
+        """How often the end of this log had been withdrawn when this hub began."""
         self.base = self.next = start
         self.frames: deque[bytes] = deque()
         self.size = 0

@@ -17,10 +17,12 @@ import structlog
 
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import Unavailable
+from outlast.shared.domain.events import TERMINAL_TYPES
 from outlast.shared.domain.runs import Run
 from outlast.shared.notifications import listen
 from outlast.shared.settings import Settings
 from outlast.shared.store import events
+from outlast.shared.wire import type_of
 
 from .hub import Batch, Hub, StreamCut, Viewer, frame
 
@@ -84,9 +86,12 @@ class Tail:
     async def viewing(self, run: Run, starting_after: int) -> AsyncGenerator[Viewer]:
         """Watch a run from the event after this number (-1: from the first)."""
         hub = self._hubs.get(run.run_id)
+        if hub is not None and hub.closed and hub.reopened < run.reopened:
+            hub.cut()  # its end was withdrawn; who has not been sent that goes on with what came instead
+            hub = None
         if hub is None:
             # Never beyond what exists, or a later viewer could not be served up to where the ring begins.
-            hub = self._hubs[run.run_id] = Hub(run.run_id, min(starting_after, run.last_seq) + 1)
+            hub = self._hubs[run.run_id] = Hub(run.run_id, min(starting_after, run.last_seq) + 1, run.reopened)
         # A hub that is watched is kept up to date; one that was not may have missed what has been announced meanwhile.
         if not hub.viewers or run.last_seq >= hub.next:
             self._mark(run.run_id)
@@ -140,12 +145,11 @@ class Tail:
         lines = [line for chunk in pages.get(run_id, ()) for line in chunk.lines_from(cursor)]
         if not lines:  # it was there: the run has been deleted
             raise StreamCut
+        ended = type_of(lines[-1]) in TERMINAL_TYPES
+        if viewer.hub.closed and cursor + len(lines) >= viewer.hub.next and not ended:
+            raise StreamCut  # the end that the hub has read was withdrawn
         viewer.cursor = cursor + len(lines)
-        return Batch(
-            cursor,
-            [frame(line) for line in lines],
-            ended=viewer.hub.closed and viewer.cursor >= viewer.hub.next,
-        )
+        return Batch(cursor, [frame(line) for line in lines], ended)
 
     # -- what keeps the hubs up to date --------------------------------------------------------------------------------
 

@@ -56,6 +56,12 @@ class AlreadyFinished(OutlastError):
     default_code = "already_finished"
 
 
+class CannotRetry(OutlastError):
+    """The run cannot be retried."""
+
+    default_code = "cannot_retry"
+
+
 class IdempotencyKeyReused(OutlastError):
     """The idempotency key has been used for another request."""
 

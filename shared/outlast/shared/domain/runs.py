@@ -120,28 +120,16 @@ class Run:
     """Why the latest of the charged attempts ended; without any, the latest of all."""
     retries: int = 0
     """Attempts that ended with a transient error, after which it was tried again."""
+    forgiven_attempts: int = 0
+    """Attempts before an operator had it retried: limits count those after them."""
+    reopened: int = 0
+    """How often an operator has had it retried after its end, which was withdrawn from the log each time."""
     previous_run_id: UUID | None = None
     """The run that this one continues, by ``previous_response_id``. It may have been deleted since."""
     abandoned: bool = False
     """Nobody waits for it, though it is in the foreground."""
     expired: bool = False
     """It was claimed later than it may be."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """A line in a list of runs."""
-
-    run_id: UUID
-    agent: str
-    status: RunStatus
-    attempt: int
-    retries: int
-    thread: str
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    last_seq: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,9 @@ class WorkerState:
     slots: int
     running: int
     draining: bool
+    drain_requested: bool
+    oldest_seconds: float | None
+    """How long it has had the run that it has had longest."""
     counters: dict[str, int]
     """Totals since it started."""
 
@@ -109,14 +112,16 @@ FROM pg_class WHERE oid = 'runs_backlog'::regclass
 _WORKERS = """
 SELECT owner, host, pid, version, queues, extract(epoch FROM now() - started_at)::float8,
        greatest(0, extract(epoch FROM now() - seen_at))::float8,
-       seen_at > now() - make_interval(secs => %(alive)s), children, slots, running, draining, counters
-FROM workers ORDER BY host, pid LIMIT %(most)s
+       seen_at > now() - make_interval(secs => %(alive)s), children, slots, running, draining,
+       drain_requested_at IS NOT NULL, greatest(0, extract(epoch FROM now() - l.claimed_at))::float8, counters
+FROM workers LEFT JOIN (SELECT owner, min(claimed_at) AS claimed_at FROM run_leases GROUP BY owner) l USING (owner)
+ORDER BY host, pid LIMIT %(most)s
 """
 
 
 async def read(connection: Connection, *, submitted_seconds: float, beat_seconds: float) -> Overview:
     """Everything in one round trip. A worker lives that has reported within five seconds or three beats."""
-    values = {"most": COUNTED_MOST, "seconds": submitted_seconds, "alive": max(5.0, 3 * beat_seconds)}
+    values = {"most": COUNTED_MOST, "seconds": submitted_seconds, "alive": _silent_seconds(beat_seconds)}
     limits = {**PINNED_PLAN, "statement_timeout": f"{_STATEMENT_SECONDS}s"}
     async with connection.transaction(), connection.pipeline():
         await connection.execute(
@@ -125,8 +130,8 @@ async def read(connection: Connection, *, submitted_seconds: float, beat_seconds
         )
         statements = (_READY, _WAITING, _RUNNING, _SUBMITTED, ESTIMATED_QUEUED, _WORKERS)
         cursors = [await connection.execute(statement, values) for statement in statements]
-        ready, waiting, running, submitted, estimate, workers = [await cursor.fetchall() for cursor in cursors]
-    queues, by_agent = _queues(ready, waiting, running, workers)
+        ready, waiting, running, submitted, estimate, serving = [await cursor.fetchall() for cursor in cursors]
+    queues, by_agent = _queues(ready, waiting, running, serving)
     counted = sum(queue.ready + queue.waiting for queue in queues.values())
     exact = max([sum(row[1] for row in waiting), *(row[1] for row in ready)]) < COUNTED_MOST
     return Overview(
@@ -135,18 +140,33 @@ async def read(connection: Connection, *, submitted_seconds: float, beat_seconds
         exact=exact,
         running=sum(by_agent.values()),
         running_by_agent=by_agent,
-        workers=[WorkerState(*row[:-1], counters=from_json(row[-1])) for row in workers],
+        workers=[_worker(row) for row in serving],
         submitted=submitted[0][0],
         submitted_seconds=submitted_seconds,
     )
 
 
+async def workers(connection: Connection, *, beat_seconds: float) -> list[WorkerState]:
+    """The workers alone."""
+    values = {"most": COUNTED_MOST, "alive": _silent_seconds(beat_seconds)}
+    cursor = await connection.execute(_WORKERS, values)
+    return [_worker(row) for row in await cursor.fetchall()]
+
+
+def _silent_seconds(beat_seconds: float) -> float:
+    return max(5.0, 3 * beat_seconds)
+
+
+def _worker(row: tuple[Any, ...]) -> WorkerState:
+    return WorkerState(*row[:-1], counters=from_json(row[-1]))
+
+
 Rows = Sequence[tuple[Any, ...]]
 
 
-def _queues(ready: Rows, waiting: Rows, running: Rows, workers: Rows) -> tuple[dict[str, QueueState], dict[str, int]]:
+def _queues(ready: Rows, waiting: Rows, running: Rows, serving: Rows) -> tuple[dict[str, QueueState], dict[str, int]]:
     """The queues, and how many runs of each agent are running."""
-    queues = {name: QueueState() for worker in workers for name in worker[4]}
+    queues = {name: QueueState() for worker in serving for name in worker[4]}
     by_agent: dict[str, int] = {}
     for name, count, oldest_seconds in ready:
         queues[name] = QueueState(ready=count, oldest_seconds=oldest_seconds)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from outlast.shared.connections import Connection
 from outlast.shared.domain.events import Chunk
-from outlast.shared.domain.runs import Lease, Run, RunStatus, RunSummary, ToolItems
+from outlast.shared.domain.runs import Lease, Run, RunStatus, ToolItems
 from outlast.shared.notifications import notify, payloads
 from outlast.shared.wire import from_json
 
@@ -17,8 +17,8 @@ from .threads import ACTIVE
 
 _RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at, r.deadline_at, r.background, r.store,
           r.tool_items, r.request, h.last_seq, r.response, r.cancel_requested_at IS NOT NULL, r.charged_attempts,
-          r.last_cause, r.previous_run_id, t.id, r.retries, r.abandoned_at IS NOT NULL,
-          r.expires_at < r.started_at"""
+          r.last_cause, r.previous_run_id, t.id, r.retries, r.forgiven_attempts, r.reopened,
+          r.abandoned_at IS NOT NULL, r.expires_at < r.started_at"""
 
 
 async def read(connection: Connection, run_id: UUID, principal: str) -> Run | None:
@@ -42,27 +42,6 @@ async def read_held(connection: Connection, leases: Sequence[Lease]) -> list[Run
         prepare=True,
     )
     return [_run(row) for row in await cursor.fetchall()]
-
-
-_SUMMARY = """SELECT r.id, r.agent, r.status, r.attempt, r.retries, t.name, r.created_at, r.started_at, r.finished_at,
-                     h.last_seq
-              FROM runs r JOIN run_heads h ON h.run_id = r.id JOIN threads t ON t.id = r.thread_id"""
-
-
-async def recent(connection: Connection, *, limit: int, status: RunStatus | None = None) -> list[RunSummary]:
-    """The newest runs of all principals, for operators."""
-    cursor = await connection.execute(
-        f"{_SUMMARY} WHERE %(status)s::text IS NULL OR r.status = %(status)s ORDER BY r.id DESC LIMIT %(limit)s",
-        {"status": status.value if status else None, "limit": limit},
-    )
-    return [_summary(row) for row in await cursor.fetchall()]
-
-
-async def summary(connection: Connection, run_id: UUID) -> RunSummary | None:
-    """One run of any principal, for operators."""
-    cursor = await connection.execute(f"{_SUMMARY} WHERE r.id = %s", (run_id,))
-    row = await cursor.fetchone()
-    return _summary(row) if row else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +195,6 @@ async def checkpoint_of(connection: Connection, run_id: UUID) -> Continuation | 
     return Continuation(RunStatus(row[0]), *row[1:]) if row else None
 
 
-def _summary(row: tuple[Any, ...]) -> RunSummary:
-    return RunSummary(row[0], row[1], RunStatus(row[2]), *row[3:])
-
-
 def _run(row: tuple[Any, ...]) -> Run:
     return Run(
         run_id=row[0],
@@ -242,6 +217,8 @@ def _run(row: tuple[Any, ...]) -> Run:
         previous_run_id=row[17],
         thread_id=row[18],
         retries=row[19],
-        abandoned=row[20],
-        expired=bool(row[21]),
+        forgiven_attempts=row[20],
+        reopened=row[21],
+        abandoned=row[22],
+        expired=bool(row[23]),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from outlast.shared.connections import Connection
 from outlast.shared.domain.errors import SchemaMismatch
 
-NEEDED_VERSION = 7
+NEEDED_VERSION = 8
 
 
 async def check(connection: Connection) -> None:

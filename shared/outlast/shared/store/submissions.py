@@ -42,7 +42,7 @@ class BatchRefused(OutlastError):
 
 # The turn makes the queue fair: a principal's next run comes after its last, but never before the turn being served.
 # Both probes are written as the whole order of an index, so that each reads one entry of it.
-_TURN_BEFORE = """greatest(
+TURN_BEFORE = """greatest(
     coalesce((SELECT turn FROM runs WHERE queue = {queue} AND principal = {principal} AND status = 'queued'
               ORDER BY queue DESC, principal DESC, turn DESC LIMIT 1), 0),
     coalesce((SELECT turn - 1 FROM runs WHERE queue = {queue} AND status = 'queued' AND ready
@@ -70,7 +70,7 @@ t AS MATERIALIZED (
     SELECT b.place, e.id FROM b CROSS JOIN LATERAL (
         SELECT id FROM threads WHERE principal = b.principal AND name = b.thread FOR NO KEY UPDATE SKIP LOCKED) e),
 g AS MATERIALIZED (
-    SELECT queue, principal, {_TURN_BEFORE.format(queue="d.queue", principal="d.principal")} AS turn
+    SELECT queue, principal, {TURN_BEFORE.format(queue="d.queue", principal="d.principal")} AS turn
     FROM (SELECT DISTINCT queue, principal FROM b) d),
 r AS (
     INSERT INTO runs (id, principal, thread_id, previous_run_id, agent, queue, priority, turn, ready, created_at,
@@ -104,7 +104,7 @@ r AS (
                       timeout_seconds, background, store, tool_items, idempotency_key, request_digest, title, request,
                       expires_at)
     SELECT %(run_id)s, %(principal)s, t.id, %(previous_run_id)s, %(agent)s, %(queue)s, %(priority)s,
-           1 + {_TURN_BEFORE.format(queue="%(queue)s", principal="%(principal)s")},
+           1 + {TURN_BEFORE.format(queue="%(queue)s", principal="%(principal)s")},
            NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = t.id AND {ACTIVE}),
            %(created_at)s, %(timeout_seconds)s, %(background)s, %(store)s, %(tool_items)s, %(idempotency_key)s,
            %(request_digest)s, %(title)s, %(request)s, now() + make_interval(secs => %(expire_after)s)

@@ -1,4 +1,4 @@
-"""The workers that are alive, as they report themselves. It is there to be looked at; nothing depends on it."""
+"""The workers that are alive, as they report themselves, and what is asked of them. No run depends on it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ class Report:
     """Totals since it started."""
 
 
-async def report(connection: Connection, worker: Report) -> None:
-    await connection.execute(
+async def report(connection: Connection, worker: Report) -> bool:
+    """Returns whether somebody wants this worker drained."""
+    cursor = await connection.execute(
         """INSERT INTO workers (owner, host, pid, version, queues, children, slots, running, draining, counters)
            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
            ON CONFLICT (owner) DO UPDATE SET seen_at = now(), children = EXCLUDED.children, slots = EXCLUDED.slots,
-               running = EXCLUDED.running, draining = EXCLUDED.draining, counters = EXCLUDED.counters""",
+               running = EXCLUDED.running, draining = EXCLUDED.draining, counters = EXCLUDED.counters
+           RETURNING drain_requested_at IS NOT NULL""",
         (
             worker.owner,
             worker.host,
@@ -48,6 +50,24 @@ async def report(connection: Connection, worker: Report) -> None:
         ),
         prepare=True,
     )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def request_drain(connection: Connection, names: Sequence[str] | None) -> list[str]:
+    """Have workers end as by SIGTERM, each with its next beat: those with these names, or all (None).
+
+    A name is an owner or ``host:pid``. Returns the owners; asked again they are the same.
+    """
+    cursor = await connection.execute(
+        """UPDATE workers SET drain_requested_at = coalesce(drain_requested_at, now()) WHERE owner = ANY(ARRAY(
+               SELECT owner FROM workers
+               WHERE %(names)s::text[] IS NULL OR owner = ANY(%(names)s) OR host || ':' || pid = ANY(%(names)s)
+               ORDER BY owner FOR NO KEY UPDATE))
+           RETURNING owner""",
+        {"names": None if names is None else list(names)},
+    )
+    return sorted(row[0] for row in await cursor.fetchall())
 
 
 async def forget(connection: Connection, owner: str) -> None:

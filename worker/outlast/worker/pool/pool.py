@@ -7,6 +7,7 @@ they have processes of their own.
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -85,13 +86,21 @@ class RunPool(BasePool):
         children = Children(self.settings, dispatcher)
         await children.start()
         keeping = asyncio.create_task(dispatcher.run_forever())
+        asked = asyncio.create_task(self._end_when_asked(dispatcher))
         self._started.set_result(dispatcher)
         await self._stop.wait()
+        asked.cancel()
         await dispatcher.drain()
         await children.stop()
         keeping.cancel()
         await asyncio.wait({keeping})
         await dispatcher.close()
+
+    async def _end_when_asked(self, dispatcher: Dispatcher) -> None:
+        """By the signal that anybody else would send. To the main thread: Celery's consumer may be waiting there."""
+        await dispatcher.drain_asked.wait()
+        log.info("worker.drain_asked")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     @property
     def num_processes(self) -> int:

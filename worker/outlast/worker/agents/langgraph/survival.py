@@ -42,13 +42,15 @@ def path_of(metadata: Mapping[str, Any], steps: Mapping[str, int]) -> Path:
 async def surviving(items: Sequence[Item], look: Look) -> set[str]:
     """The ids of those items that a resumed run will not say again.
 
-    What a finished step has left open is whole; but a tool's call is said again with its result.
+    What a finished step has left open is whole; but a tool's call is said again with its result, also when the end of
+    the run had closed it, which was then withdrawn.
     """
     return {item.id for item in items if _may_survive(item) and await survives(item.origin.path, look)}
 
 
 def _may_survive(item: Item) -> bool:
-    return item.surviving and not (item.open and item.type == "mcp_call")
+    unanswered = item.type == "mcp_call" and (item.open or item.data["status"] == "incomplete")
+    return item.surviving and not unanswered
 
 
 async def survives(path: Path, look: Look) -> bool:
