@@ -16,10 +16,11 @@ from outlast.agent import AgentError, Context, Request, ToolCall, Usage
 from outlast.shared.connections import Database
 from outlast.shared.domain.events import Chunk
 from outlast.shared.domain.ids import item_id, response_id as response_id_of
+from outlast.shared.domain.operating import RunFilter
 from outlast.shared.domain.runs import Lease
 from outlast.shared.output import Output
 from outlast.shared.settings import Settings
-from outlast.shared.store import leases, runs
+from outlast.shared.store import leases, operating
 from outlast.shared.store.events import Append
 from outlast.shared.wire import event_line
 from tests.support.log import check_log, data_lines
@@ -88,7 +89,8 @@ async def speaking(client: httpx.AsyncClient, agent: Speaker) -> str:
 
 
 async def only_run(database: Database) -> str:
-    [run] = await database.run(lambda c: runs.recent(c, limit=2))
+    page = await database.run(lambda c: operating.page(c, RunFilter(), limit=2))
+    [run] = page.runs
     return response_id_of(run.run_id)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -16,9 +15,7 @@ from outlast.shared.domain.keys import ApiKey, Identity, Scope
 from outlast.shared.store import keys as store
 from outlast.shared.wire import to_json
 
-from .operators import fail, table, with_database
-
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+from .operators import fail, seconds_of, table, with_database
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -31,7 +28,7 @@ def create(
     expires_in: Annotated[str | None, typer.Option(metavar="TIME", help="As in 12h, 90d; never otherwise.")] = None,
 ) -> None:
     """Make a key. It is shown once: alone on the standard output, so that it can be piped."""
-    life = None if expires_in is None else _seconds(expires_in)
+    life = None if expires_in is None else seconds_of(expires_in, "--expires-in")
     for option, given in (("NAME", name), ("--principal", name if principal is None else principal)):
         if not domain.is_principal(given):
             fail(Invalid(f"{option}: 1 to {domain.MAX_NAME_CHARACTERS} printable characters."))
@@ -86,13 +83,6 @@ def _only(found: list[ApiKey]) -> ApiKey:
     if len(found) > 1:
         fail(Invalid(f"Several keys have this hint: {', '.join(domain.key_name(key.key_id) for key in found)}."))
     return found[0]
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([1-9][0-9]{0,4})([smhdw])", text)
-    if found is None:
-        fail(Invalid("--expires-in: a number and one of s, m, h, d, w, as in 90d."))
-    return int(found[1]) * _UNIT_SECONDS[found[2]]
 
 
 _HEADINGS = ("ID", "HINT", "NAME", "PRINCIPAL", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "STATE")

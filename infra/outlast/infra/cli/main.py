@@ -12,7 +12,7 @@ import typer
 
 from outlast.shared.domain.errors import OutlastError
 
-from . import keys, parts, runs
+from . import keys, parts, runs, workers
 
 app = typer.Typer(
     name="outlast",
@@ -23,7 +23,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(keys.app, name="keys", help="API keys: create, list, revoke.")
-app.add_typer(runs.app, name="runs", help="Look at runs: list, show, follow, cancel.")
+app.add_typer(runs.app, name="runs", help="Runs: list, show, follow, cancel, retry.")
+app.add_typer(workers.app, name="workers", help="Workers: who is there; drain.")
 
 Port = Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Where to listen.")]
 Url = Annotated[str | None, typer.Option(envvar="OUTLAST_URL", help="The API; the running `outlast dev` otherwise.")]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn, TypeVar
 
 import typer
 
 from outlast.shared import logs
-from outlast.shared.connections import Connection, Database, fixed
-from outlast.shared.domain.errors import OutlastError
+from outlast.shared.connections import Connection, Database, Dedicated, fixed
+from outlast.shared.domain.errors import Invalid, OutlastError
 from outlast.shared.settings import Settings
+from outlast.shared.store import schema
 
 from .parts import settings_for_operators
 
 T = TypeVar("T")
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def operators_settings() -> Settings:
@@ -41,6 +45,41 @@ def with_database(work: Callable[[Connection], Awaitable[T]]) -> T:
         return asyncio.run(once())
     except OutlastError as error:
         fail(error)
+
+
+def with_connection(work: Callable[[Dedicated], Awaitable[T]]) -> T:
+    """Do work in steps on one connection, each of which may take a minute. What goes wrong ends the command."""
+
+    async def once() -> T:
+        connection = operators_database(operators_settings()).dedicated(statement_timeout="60s")
+        try:
+            await connection.run(schema.check)
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    try:
+        return asyncio.run(once())
+    except OutlastError as error:
+        fail(error)
+
+
+def seconds_of(text: str, option: str) -> float:
+    """The seconds that somebody wrote as 90s, 10m, 12h, 90d or 2w."""
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([smhdw])", text)
+    if found is None:
+        fail(Invalid(f"{option}: a number and one of s, m, h, d, w, as in 90d."))
+    return int(found[1]) * _UNIT_SECONDS[found[2]]
+
+
+def span(seconds: float) -> str:
+    """A length of time for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds) // 60
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes // 1440} d"
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -18,7 +18,7 @@ from outlast.shared.store import overview, schema
 from outlast.shared.store.overview import COUNTED_MOST, Overview, QueueState, WorkerState
 from outlast.shared.wire import to_json
 
-from .operators import operators_database, operators_settings, table
+from .operators import operators_database, operators_settings, span, table
 
 _FIRST_SECONDS = 10.0  # what the first look counts as lately submitted
 _PATIENCE_SECONDS = 5.0
@@ -130,24 +130,15 @@ def _ended(worker: WorkerState) -> int:
 
 
 def _queue(name: str, queue: QueueState) -> tuple[str, ...]:
-    oldest = _time(queue.oldest_seconds) if queue.ready else "-"
+    oldest = span(queue.oldest_seconds) if queue.ready else "-"
     return name, _counted(queue.ready), _counted(queue.waiting), _counted(queue.running), oldest
 
 
 def _worker(worker: WorkerState) -> tuple[str, ...]:
     state = "silent" if not worker.alive else "draining" if worker.draining else "working" if worker.running else "idle"
-    name, seen, up = f"{worker.host}:{worker.pid}", f"{_time(worker.seen_seconds)} ago", _time(worker.up_seconds)
+    name, seen, up = f"{worker.host}:{worker.pid}", f"{span(worker.seen_seconds)} ago", span(worker.up_seconds)
     return name, str(worker.children), str(worker.slots), str(worker.running), state, seen, up, worker.version
 
 
 def _counted(count: int) -> str:
     return f"{count:,}+" if count >= COUNTED_MOST else f"{count:,}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = int(seconds) // 60
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes // 1440} d"

@@ -137,6 +137,16 @@ async def cancellable(connection: Connection, wanted: RunFilter, *, limit: int) 
     return await _matches(connection, _CANCELLABLE, wanted, limit)
 
 
+async def cancellable_of(connection: Connection, run_ids: Sequence[UUID]) -> list[Match]:
+    """The same of these."""
+    cursor = await connection.execute(
+        """SELECT id, agent, status FROM runs WHERE id = ANY(%b::uuid[]) AND status IN ('queued', 'in_progress')
+           AND cancel_requested_at IS NULL ORDER BY id""",
+        (list(run_ids),),
+    )
+    return [_match(row) for row in await cursor.fetchall()]
+
+
 async def retriable(connection: Connection, wanted: RunFilter, *, limit: int) -> list[Match]:
     """The wanted runs, the oldest first; failed ones unless the filter names another status."""
     return await _matches(connection, _RETRIABLE, wanted, limit)
@@ -147,7 +157,7 @@ async def _matches(connection: Connection, statement: LiteralString, wanted: Run
         await _pin(connection)
         cursor = await connection.execute(statement, {**_values(wanted), "after": _LAST, "limit": limit}, prepare=False)
         rows = await cursor.fetchall()
-    return [Match(row[0], row[1], RunStatus(row[2])) for row in rows]
+    return [_match(row) for row in rows]
 
 
 async def _pin(connection: Connection) -> None:
@@ -168,6 +178,12 @@ def _values(wanted: RunFilter) -> dict[str, Any]:
     }
 
 
+def _match(row: tuple[Any, ...]) -> Match:
+    return Match(row[0], row[1], RunStatus(row[2]))
+
+
 def _state(row: tuple[Any, ...]) -> RunState:
     error: dict[str, Any] = from_json(row[-1] + "}") if row[-1] else {}
-    return RunState(row[0], RunStatus(row[1]), *row[2:-1], error.get("code"), error.get("message"))
+    return RunState(
+        row[0], RunStatus(row[1]), *row[2:-1], error_code=error.get("code"), error_message=error.get("message")
+    )

@@ -16,26 +16,22 @@ from .threads import ACTIVE
 _CANCEL = """
 UPDATE runs SET cancel_requested_at = now(), ready = ready OR attempt > 0 WHERE id = ANY(ARRAY(
     SELECT id FROM runs WHERE id = ANY(%b::uuid[]) AND status IN ('queued', 'in_progress')
-    AND cancel_requested_at IS NULL ORDER BY id FOR NO KEY UPDATE SKIP LOCKED))
+    AND cancel_requested_at IS NULL ORDER BY id FOR NO KEY UPDATE {skip}))
 RETURNING id
 """
-_UNCANCELLED = """
-SELECT id FROM runs WHERE id = ANY(%b::uuid[]) AND status IN ('queued', 'in_progress') AND cancel_requested_at IS NULL
-ORDER BY id
-"""
+_CANCEL_FREE, _CANCEL_ONE = _CANCEL.format(skip="SKIP LOCKED"), _CANCEL.format(skip="")
 
 
-async def request_cancel(connection: Connection, run_ids: Sequence[UUID]) -> tuple[list[UUID], list[UUID]]:
-    """Ask for the end of these runs. Returns those that were asked now, and those that somebody else is busy with.
+async def request_cancel(connection: Connection, run_id: UUID) -> bool:
+    """Ask for the end of a run; whoever holds it, or the sweep, ends it. False: it was asked before, or has ended."""
+    cursor = await connection.execute(_CANCEL_ONE, ([run_id],))
+    return await cursor.fetchone() is not None
 
-    What has ended, or was asked before, is in neither. Whoever holds a run, or the sweep, ends it.
-    """
-    cursor = await connection.execute(_CANCEL, (list(run_ids),))
-    asked = [row[0] for row in await cursor.fetchall()]
-    if len(asked) == len(run_ids):
-        return asked, []
-    cursor = await connection.execute(_UNCANCELLED, (list(run_ids),))
-    return asked, [row[0] for row in await cursor.fetchall()]
+
+async def request_cancels(connection: Connection, run_ids: Sequence[UUID]) -> list[UUID]:
+    """The same for many. Returns those that were asked; others may have ended, or somebody is busy with them."""
+    cursor = await connection.execute(_CANCEL_FREE, (list(run_ids),))
+    return [row[0] for row in await cursor.fetchall()]
 
 
 _THREAD = "SELECT id FROM threads WHERE id = (SELECT thread_id FROM runs WHERE id = %s) FOR NO KEY UPDATE"

@@ -1,0 +1,58 @@
+"""``outlast workers``: who is there, as they report themselves; and their orderly end."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from outlast.shared.connections import Connection
+from outlast.shared.domain.errors import Invalid, NotFound
+from outlast.shared.store import overview, workers as store
+from outlast.shared.wire import to_json
+
+from . import drawing
+from .operators import fail, operators_settings, with_database
+
+app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.callback()
+def list_workers(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """The workers that reported within the last minute or so and did not end by themselves."""
+    if context.invoked_subcommand is not None:
+        return
+    found = with_database(_seen)
+    for line in map(to_json, found) if as_json else drawing.workers(found):
+        typer.echo(line)
+    if not any(worker.alive for worker in found):
+        typer.echo("No worker is alive: runs wait. `outlast worker` starts one.", err=True)
+
+
+@app.command()
+def drain(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="host:pid, or the whole name.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every worker.")] = False,
+) -> None:
+    """Have workers end as by SIGTERM: they claim nothing more, let runs end, hand back the rest, and exit with 0.
+
+    Each hears of it with its next beat. What keeps workers running where they are may start another.
+    """
+    if bool(names) == everyone:
+        fail(Invalid("Which workers? Give names, as `outlast workers` shows them, or --all."))
+    known = {name for worker in with_database(_seen) for name in (worker.owner, f"{worker.host}:{worker.pid}")}
+    for name in names or ():
+        if name not in known:
+            fail(NotFound(f"There is no worker {name!r}: `outlast workers` shows who is there."))
+    asked = with_database(lambda c: store.request_drain(c, names or None))
+    for owner in asked:
+        typer.echo(f"{owner} is asked to drain")
+    if not asked:
+        typer.echo("No workers.", err=True)
+
+
+async def _seen(connection: Connection) -> list[overview.WorkerState]:
+    return await overview.workers(connection, beat_seconds=operators_settings().beat_seconds)
