@@ -49,11 +49,14 @@ _RUNNING = f"""SELECT id FROM runs WHERE status = 'in_progress' AND id < {_BEFOR
 # All of a short queue; of a long one those that will be claimed first, and those that came last.
 _QUEUED = f"""(SELECT id FROM runs WHERE status = 'queued' AND id < {_BEFORE}
     ORDER BY queue, principal, turn LIMIT %(window)s)
-    UNION SELECT n.id FROM ({_NEWEST}) n JOIN runs q ON q.id = n.id AND q.status = 'queued'"""
+    UNION SELECT id FROM (
+        SELECT id, status FROM runs WHERE id < {_BEFORE} ORDER BY id DESC LIMIT %(window)s) n WHERE status = 'queued'"""
+# Not a join of the window: its order could then come from walking through all runs.
 _LISTED = """
 WITH w AS MATERIALIZED ({window})
 SELECT (SELECT count(*) FROM w), (SELECT id FROM w ORDER BY id LIMIT 1), ARRAY(
-    SELECT r.id FROM w JOIN runs r ON r.id = w.id WHERE {filter} ORDER BY r.id DESC LIMIT %(limit)s + 1)
+    SELECT r.id FROM runs r WHERE r.id = ANY(ARRAY(SELECT id FROM w)) AND {filter}
+    ORDER BY r.id DESC LIMIT %(limit)s + 1)
 """
 
 

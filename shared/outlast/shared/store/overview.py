@@ -113,7 +113,7 @@ _WORKERS = """
 SELECT owner, host, pid, version, queues, extract(epoch FROM now() - started_at)::float8,
        greatest(0, extract(epoch FROM now() - seen_at))::float8,
        seen_at > now() - make_interval(secs => %(alive)s), children, slots, running, draining,
-       drain_requested_at IS NOT NULL, greatest(0, extract(epoch FROM now() - l.claimed_at))::float8, counters
+       drain_requested_at IS NOT NULL, extract(epoch FROM now() - l.claimed_at)::float8, counters
 FROM workers LEFT JOIN (SELECT owner, min(claimed_at) AS claimed_at FROM run_leases GROUP BY owner) l USING (owner)
 ORDER BY host, pid LIMIT %(most)s
 """
