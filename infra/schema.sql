@@ -51,7 +51,8 @@ CREATE TABLE run_leases (
     run_id uuid NOT NULL,
     attempt integer NOT NULL,
     owner text NOT NULL,
-    lease_until timestamp with time zone NOT NULL
+    lease_until timestamp with time zone NOT NULL,
+    claimed_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
 
@@ -93,11 +94,14 @@ CREATE TABLE runs (
     response text,
     checkpoint_id text,
     title text,
+    forgiven_attempts integer DEFAULT 0 NOT NULL,
+    reopened integer DEFAULT 0 NOT NULL,
     CONSTRAINT answered_when_terminal CHECK (((finished_at IS NULL) = (response IS NULL))),
     CONSTRAINT counters_are_sane CHECK (((retries >= 0) AND ((charged_attempts >= 0) AND (charged_attempts <= attempt)))),
     CONSTRAINT deadline_when_started CHECK (((started_at IS NULL) = (deadline_at IS NULL))),
     CONSTRAINT digest_with_key CHECK (((idempotency_key IS NULL) = (request_digest IS NULL))),
     CONSTRAINT finished_when_terminal CHECK (((status <> ALL (ARRAY['queued'::text, 'in_progress'::text])) = (finished_at IS NOT NULL))),
+    CONSTRAINT forgiven_were_made CHECK (((forgiven_attempts >= 0) AND ((forgiven_attempts + charged_attempts) <= attempt))),
     CONSTRAINT in_progress_when_claimed CHECK (((status <> 'in_progress'::text) OR (attempt > 0))),
     CONSTRAINT started_when_claimed CHECK (((attempt = 0) = (started_at IS NULL))),
     CONSTRAINT status_is_known CHECK ((status = ANY (ARRAY['queued'::text, 'in_progress'::text, 'completed'::text, 'failed'::text, 'cancelled'::text, 'incomplete'::text]))),
@@ -133,7 +137,8 @@ CREATE TABLE workers (
     slots integer NOT NULL,
     running integer NOT NULL,
     draining boolean NOT NULL,
-    counters text DEFAULT '{}'::text NOT NULL
+    counters text DEFAULT '{}'::text NOT NULL,
+    drain_requested_at timestamp with time zone
 )
 WITH (fillfactor='50');
 
@@ -180,6 +185,8 @@ CREATE INDEX runs_claim ON runs USING btree (queue, priority, turn, created_at) 
 
 CREATE INDEX runs_delayed ON runs USING btree (run_at) WHERE ((status = 'queued'::text) AND (NOT ready) AND (attempt > 0));
 
+CREATE INDEX runs_ended_of_thread ON runs USING btree (thread_id) WHERE (finished_at IS NOT NULL);
+
 CREATE UNIQUE INDEX runs_idempotency ON runs USING btree (principal, idempotency_key) WHERE (idempotency_key IS NOT NULL);
 
 CREATE INDEX runs_of_principal ON runs USING btree (principal, id DESC);
@@ -187,6 +194,8 @@ CREATE INDEX runs_of_principal ON runs USING btree (principal, id DESC);
 CREATE INDEX runs_ready_by_principal ON runs USING btree (queue, principal, agent, priority, turn, created_at) WHERE ((status = 'queued'::text) AND ready);
 
 CREATE INDEX runs_running ON runs USING btree (principal, agent) WHERE (status = 'in_progress'::text);
+
+CREATE INDEX runs_unsuccessful ON runs USING btree (id) WHERE (status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'incomplete'::text]));
 
 CREATE INDEX runs_waiting ON runs USING btree (thread_id, created_at) WHERE ((status = 'queued'::text) AND (NOT ready));
 
