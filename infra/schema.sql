@@ -94,6 +94,8 @@ CREATE TABLE runs (
     response text,
     checkpoint_id text,
     title text,
+    connections smallint DEFAULT 1 NOT NULL,
+    abandoned_at timestamp with time zone,
     forgiven_attempts integer DEFAULT 0 NOT NULL,
     reopened integer DEFAULT 0 NOT NULL,
     CONSTRAINT answered_when_terminal CHECK (((finished_at IS NULL) = (response IS NULL))),
@@ -177,15 +179,23 @@ ALTER TABLE ONLY workers
 
 CREATE UNIQUE INDEX one_active_run_per_thread ON runs USING btree (thread_id) WHERE ((status = 'in_progress'::text) OR ((status = 'queued'::text) AND (ready OR (attempt > 0))));
 
+CREATE INDEX runs_abandoned ON runs USING btree (abandoned_at) WHERE ((abandoned_at IS NOT NULL) AND (status = ANY (ARRAY['queued'::text, 'in_progress'::text])));
+
 CREATE INDEX runs_backlog ON runs USING btree (queue, principal, turn) WHERE (status = 'queued'::text);
 
 CREATE INDEX runs_begun ON runs USING btree (queue, priority, turn, created_at) WHERE ((status = 'queued'::text) AND ready AND (attempt > 0));
 
+CREATE INDEX runs_cancelled ON runs USING btree (cancel_requested_at) WHERE ((cancel_requested_at IS NOT NULL) AND (status = ANY (ARRAY['queued'::text, 'in_progress'::text])));
+
 CREATE INDEX runs_claim ON runs USING btree (queue, priority, turn, created_at) WHERE ((status = 'queued'::text) AND ready);
+
+CREATE INDEX runs_deadline ON runs USING btree (deadline_at) WHERE ((deadline_at IS NOT NULL) AND (status = ANY (ARRAY['queued'::text, 'in_progress'::text])));
 
 CREATE INDEX runs_delayed ON runs USING btree (run_at) WHERE ((status = 'queued'::text) AND (NOT ready) AND (attempt > 0));
 
 CREATE INDEX runs_ended_of_thread ON runs USING btree (thread_id) WHERE (finished_at IS NOT NULL);
+
+CREATE INDEX runs_expiring ON runs USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (status = 'queued'::text) AND (attempt = 0));
 
 CREATE UNIQUE INDEX runs_idempotency ON runs USING btree (principal, idempotency_key) WHERE (idempotency_key IS NOT NULL);
 
