@@ -33,15 +33,13 @@ _CLAIM_LIMIT = 50  # runs taken in one statement
 
 class Dispatcher:
     def __init__(self, database: Database, settings: Settings, doorbell: Doorbell) -> None:
-        self.drain_asked = asyncio.Event()
-        """An operator wants this worker to end."""
         self._database = database
         self._settings = settings
         self._doorbell = doorbell
         self._sweep = Sweep(database, settings, doorbell)
         self._limits = claims.RunningLimits(settings.max_running_per_principal, settings.max_running_per_agent)
         self._reports = Reports(database, settings)
-        self._owner = self._reports.owner
+        self._owner, self.drain_asked = self._reports.owner, self._reports.drain_asked
         self._held = Holdings()
         self._claiming = asyncio.Lock()
         self._claims_asked = 0
@@ -234,8 +232,7 @@ class Dispatcher:
 
     async def _report(self) -> None:
         counters = {**self._counters, **self._sweep.counters}
-        if await self._reports.send(self._held, self.slots, counters, draining=self._draining):
-            self.drain_asked.set()
+        await self._reports.send(self._held, self.slots, counters, draining=self._draining)
 
     async def _beat_forever(self) -> None:
         missed = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping
@@ -28,9 +29,11 @@ class Reports:
         self._version = version("outlast")
         self.owner = f"{self._host}:{os.getpid()}:{uuid4().hex[:8]}"
         """This worker's name; no other start of a worker has it."""
+        self.drain_asked = asyncio.Event()
+        """An operator wants this worker to end."""
 
-    async def send(self, held: Holdings, slots: int, counters: Mapping[str, int], *, draining: bool) -> bool:
-        """True: an operator wants this worker to drain. Raises Unavailable."""
+    async def send(self, held: Holdings, slots: int, counters: Mapping[str, int], *, draining: bool) -> None:
+        """Raises Unavailable."""
         report = workers.Report(
             owner=self.owner,
             host=self._host,
@@ -43,7 +46,8 @@ class Reports:
             draining=draining,
             counters=counters,
         )
-        return await self._database.run(lambda c: workers.report(c, report), patience_seconds=0)
+        if await self._database.run(lambda c: workers.report(c, report), patience_seconds=0):
+            self.drain_asked.set()
 
     async def withdraw(self) -> None:
         """A worker that ends by itself takes its report along."""

@@ -138,6 +138,7 @@ async def cancel_run(id: str, services: Replica) -> Response:
         run = await _find(services, id)
         if run.status.terminal and run.status is not RunStatus.CANCELLED:
             raise AlreadyFinished(f"Cannot cancel a {run.status} run.")
+    services.cancel_hints.send([run.run_id])
     return Json(described(await _find(services, id)))
 
 

@@ -18,8 +18,8 @@ from .threads import ACTIVE
 
 _RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at, r.deadline_at, r.background, r.store,
           r.tool_items, r.request, h.last_seq, r.response, r.cancel_requested_at IS NOT NULL, r.charged_attempts,
-          r.last_cause, r.previous_run_id, t.id, r.retries, r.abandoned_at IS NOT NULL,
-          r.expires_at < r.started_at, r.forgiven_attempts, r.reopened"""
+          r.last_cause, r.previous_run_id, t.id, r.retries, r.forgiven_attempts, r.reopened,
+          r.abandoned_at IS NOT NULL, r.expires_at < r.started_at"""
 
 
 async def read(connection: Connection, run_id: UUID, principal: str) -> Run | None:
@@ -218,8 +218,8 @@ def _run(row: tuple[Any, ...]) -> Run:
         previous_run_id=row[17],
         thread_id=row[18],
         retries=row[19],
-        abandoned=row[20],
-        expired=bool(row[21]),
-        forgiven_attempts=row[22],
-        reopened=row[23],
+        forgiven_attempts=row[20],
+        reopened=row[21],
+        abandoned=row[22],
+        expired=bool(row[23]),
     )

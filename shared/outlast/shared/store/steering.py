@@ -12,9 +12,8 @@ from outlast.shared.domain.runs import RunStatus
 from .submissions import TURN_BEFORE
 from .threads import ACTIVE
 
-# A run that waits for its next attempt waits no longer: whoever claims it ends it.
 _CANCEL = """
-UPDATE runs SET cancel_requested_at = now(), ready = ready OR attempt > 0 WHERE id = ANY(ARRAY(
+UPDATE runs SET cancel_requested_at = now() WHERE id = ANY(ARRAY(
     SELECT id FROM runs WHERE id = ANY(%b::uuid[]) AND status IN ('queued', 'in_progress')
     AND cancel_requested_at IS NULL ORDER BY id FOR NO KEY UPDATE {skip}))
 RETURNING id
@@ -49,12 +48,13 @@ WHERE run_id = %(run_id)s AND last_seq = %(last_seq)s AND first_seq < last_seq
 """
 _CUT_EVENT = "DELETE FROM run_events WHERE run_id = %(run_id)s AND last_seq = %(last_seq)s"
 _OPEN_LOG = "UPDATE run_heads SET last_seq = last_seq - 1, closed = false WHERE run_id = %(run_id)s"
-# It comes after its principal's other runs, as if submitted now: a thousand that are retried delay nobody else.
+# It comes after its principal's other runs, as if submitted now: a thousand that are retried delay nobody else. Who has
+# it retried counts as a client that waits for it.
 _QUEUE = f"""
 UPDATE runs SET status = 'queued', ready = true, response = NULL, finished_at = NULL, cancel_requested_at = NULL,
        expires_at = NULL, deadline_at = CASE WHEN attempt > 0 THEN now() + make_interval(secs => timeout_seconds) END,
-       charged_attempts = 0, retries = 0, forgiven_attempts = attempt, reopened = reopened + 1,
-       connections = 1, abandoned_at = NULL,
+       connections = 1, abandoned_at = NULL, charged_attempts = 0, retries = 0, forgiven_attempts = attempt,
+       reopened = reopened + 1,
        turn = 1 + {TURN_BEFORE.format(queue="q.queue", principal="q.principal")}
 FROM (SELECT queue, principal FROM runs WHERE id = %(run_id)s) q
 WHERE runs.id = %(run_id)s RETURNING runs.queue
