@@ -42,11 +42,16 @@ t AS (INSERT INTO threads (id, principal, name) SELECT thread, 'anonymous', 'con
 r AS (INSERT INTO runs (id, principal, thread_id, agent, status, turn, ready, attempt, timeout_seconds, deadline_at,
                         created_at, started_at, finished_at, background, store, tool_items, request, response)
       SELECT i.id, 'anonymous', t.id, 'burst', 'completed', 1, true, 1, 3600, at, at, at, at, true, true, 'mcp_call',
-             '{"input":"' || repeat(md5(n::text), 30) || '"}', '{"id":"x","text":"' || repeat(md5(n::text), 45) || '"}'
+             '{"input":"' || prose(n, 30) || '"}', '{"id":"x","text":"' || prose(n, 45) || '"}'
       FROM i JOIN t ON t.id = i.thread RETURNING id),
 h AS (INSERT INTO run_heads (run_id, attempt, last_seq, closed) SELECT id, 1, 9, true FROM r RETURNING run_id)
 INSERT INTO run_events (run_id, first_seq, last_seq, data)
-SELECT run_id, 0, 9, '{"type":"x","delta":"' || repeat(md5(run_id::text), 80) || '"}' FROM h
+SELECT run_id, 0, 9, '{"type":"x","delta":"' || prose(n, 60) || '"}' FROM h JOIN i ON i.id = h.run_id
+"""
+# So many times 32 characters which do not compress to nothing.
+_PROSE = """
+CREATE FUNCTION prose(seed int, count int) RETURNS text LANGUAGE sql AS
+$$SELECT string_agg(md5(seed || '.' || k), '') FROM generate_series(1, count) k$$
 """
 
 
@@ -60,6 +65,7 @@ async def keep(stack: Stack) -> list[Figure]:
         await migrate(database, shipped())
         await checkpoint_tables.prepare(database)
         async with await database.connect(statement_timeout="0") as connection:
+            await connection.execute(_PROSE)
             await connection.execute(_FILL, {"count": count})
             await connection.execute("VACUUM (ANALYZE)")
     try:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import psycopg
 
-from outlast.shared.connections import Connection
+from outlast.shared.connections import PINNED_PLAN, Connection
 from outlast.shared.domain.errors import Invalid, OutlastError, ThreadBusy
 from outlast.shared.domain.events import Chunk
 from outlast.shared.domain.runs import MultitaskStrategy, Submission
@@ -17,8 +17,9 @@ from outlast.shared.domain.runs import MultitaskStrategy, Submission
 from .overview import ESTIMATED_QUEUED
 from .threads import ACTIVE
 
-BATCH_SESSION = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
-"""For the connection of `submit_batch`: a plan cached while the tables were small would scan them for ever."""
+BATCH_SESSION = PINNED_PLAN
+"""For the connection of `submit_batch`: its plan may be made while the tables are small, or after they were analysed
+while nobody waited. Another one would read all runs, or the whole queue, for as long as the connection lives."""
 
 
 @dataclass(frozen=True, slots=True)
