@@ -5,6 +5,8 @@ Such a run stays the active one of its thread: a later run of the thread waits f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import LiteralString
 from uuid import UUID
 
 from outlast.shared.connections import Connection
@@ -23,13 +25,15 @@ WHERE id = (SELECT run_id FROM l) RETURNING id
 _WAKE = """
 UPDATE runs SET ready = true WHERE id = ANY(ARRAY(
     SELECT id FROM runs WHERE status = 'queued' AND NOT ready AND attempt > 0 AND run_at <= now()
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED))
+    ORDER BY run_at FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id
 """
 _DUE_WITHIN = """
 SELECT EXISTS (SELECT 1 FROM runs WHERE status = 'queued' AND NOT ready AND attempt > 0
                AND run_at <= now() + make_interval(secs => %s))
 """
+PLANNED: Mapping[str, LiteralString] = {"runs_delayed": _WAKE}
+"""The index that a statement must use -> the statement, for `outlast doctor`."""
 
 
 async def release(connection: Connection, lease: Lease, *, seconds: float, cause: str) -> bool:

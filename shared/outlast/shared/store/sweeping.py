@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import LiteralString
 from uuid import UUID
 
 from outlast.shared.connections import Connection
@@ -25,7 +27,7 @@ WITH RECURSIVE waiting AS (
 free AS MATERIALIZED (
     SELECT w.id FROM waiting w JOIN threads t ON t.id = w.thread_id
     WHERE NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = w.thread_id AND {ACTIVE})
-    ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED)
+    FOR NO KEY UPDATE OF t SKIP LOCKED)
 UPDATE runs SET ready = true
 WHERE id IN (SELECT id FROM free) AND status = 'queued' AND run_at <= now() RETURNING id
 """
@@ -37,6 +39,8 @@ WITH RECURSIVE q AS (
         SELECT queue FROM runs WHERE status = 'queued' AND ready AND queue > q.queue ORDER BY queue LIMIT 1) n)
 SELECT queue FROM q
 """
+PLANNED: Mapping[str, LiteralString] = {"runs_waiting": _PROMOTE, "run_leases_pkey": _TAKE_BACK}
+"""The index that a statement must use -> the statement, for `outlast doctor`."""
 
 
 async def lead(connection: Connection) -> bool:
