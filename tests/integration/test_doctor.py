@@ -28,8 +28,9 @@ from outlast.shared.doctor.examination import examine
 from outlast.shared.domain.findings import Finding, Severity
 from outlast.shared.domain.keys import Scope
 from outlast.shared.settings import Settings
-from outlast.shared.store import diagnosis, schema, workers
+from outlast.shared.store import diagnosis, plans, schema, workers
 from outlast.shared.store.diagnosis import Grants
+from tests.support.bulk import fill
 from tests.support.keys import a_key, bearer
 from tests.support.outages import Outages
 from tests.support.pooler import pooled_by_transaction
@@ -213,7 +214,8 @@ async def test_an_old_transaction_that_works_is_found(
         working.exception()
 
 
-async def test_a_pooler_by_transaction_is_found_and_named(well: Settings) -> None:
+async def test_a_pooler_by_transaction_is_found_and_named(well: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlast.shared.doctor.examination.ALL_SECONDS", 4.0)  # the rest fails in ways of its own
     async with pooled_by_transaction(well.required_database_url()) as url:
         found = await findings(well.model_copy(update={"database_url": SecretStr(url)}))
         assert "pool_mode = session" in (found["session"][0].fix or "")
@@ -231,6 +233,22 @@ async def test_indexes_that_are_missing_or_broken_are_named(well: Settings, data
     await database.run(lambda c: c.execute(finding.fix))  # type: ignore[arg-type]
     await database.run(lambda c: c.execute("DROP INDEX runs_claim"))
     assert "runs_claim is missing" in (await one(well, "plans", Severity.ERROR)).seen
+
+
+async def test_what_has_ended_is_not_read_by_what_runs_all_the_time(well: Settings, database: Database) -> None:
+    """Thousands of ended runs, more than a small part of which the planner would not take for nothing."""
+    await database.run(lambda c: fill(c, 6000, "many"))
+    ended = """UPDATE runs SET status = 'failed', ready = false, attempt = 1, started_at = now(), deadline_at = now(),
+               finished_at = now(), response = '{}' WHERE principal = 'many'"""
+    await database.run(lambda c: c.execute(ended))
+    await database.run(lambda c: c.execute("ANALYZE"))
+    assert "plans" not in await findings(well)
+
+    whole = "SELECT id FROM runs WHERE status = 'queued' AND %(queue)s::text = 'default' ORDER BY id"
+    planned = {**plans.PLANNED, "runs_pkey": whole}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "PLANNED", planned)
+        assert "reads all of runs as well" in (await one(well, "plans", Severity.WARNING)).seen
 
 
 def test_a_notification_queue_that_fills_is_found(tmp_path_factory: pytest.TempPathFactory) -> None:
