@@ -20,6 +20,7 @@ from outlast.shared.sweep import Sweep
 from . import errors
 from .admission import Admission
 from .authentication import identify, only_admins
+from .examinations import Examinations
 from .group_commit import GroupCommit
 from .keyring import Keyring
 from .metrics import Metrics, ReplicaState
@@ -91,6 +92,7 @@ def _serving(settings: Settings) -> Lifespan:
                         keyring=keyring,
                         metrics=measured,
                         overviews=Overviews(database, settings),
+                        examinations=Examinations(settings),
                     )
                     yield
             finally:

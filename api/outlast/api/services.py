@@ -13,6 +13,7 @@ from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
 
 from .admission import Admission
+from .examinations import Examinations
 from .group_commit import GroupCommit
 from .keyring import Keyring
 from .metrics import Metrics
@@ -32,6 +33,7 @@ class Services:
     keyring: Keyring
     metrics: Metrics
     overviews: Overviews
+    examinations: Examinations
 
 
 async def services(request: Request) -> Services:  # a plain function would be called in a thread, for each request

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
@@ -55,6 +56,19 @@ def fixed(url: str) -> ConnInfo:
         return url
 
     return conninfo
+
+
+def place(url: str) -> str | None:
+    """Where a database is, without user and password; None for what is not clearly an address."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        return None
+    shown = [str(given.get(name) or default) for name, default in (("host", "localhost"), ("port", ""), ("dbname", ""))]
+    if any("@" in part for part in shown):  # a password that holds / or : ends the host early
+        return None
+    host, port, name = shown
+    return host + (f":{port}" if port else "") + (f"/{name}" if name else "")
 
 
 class Connection(psycopg.AsyncConnection[TupleRow]):

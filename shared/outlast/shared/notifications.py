@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from .connections import Connection, Database
 from .domain.ids import from_short, short
 from .driver_errors import translated
 
+_TOKEN_CHARACTERS = 6  # with the longest name of a schema the channel still has no more than 63 bytes
 _PAIRS_PER_PAYLOAD = 230  # of at most 34 characters; Postgres takes less than 8000 bytes
 
 
@@ -67,3 +69,22 @@ async def notify(connection: Connection, schema: str, hints: list[str]) -> None:
         (channel(schema), hints),
         prepare=True,
     )
+
+
+async def seconds_to_arrive(
+    listening: Connection, notifying: Connection, schema: str, token: str, *, patience_seconds: float
+) -> float | None:
+    """How long a notification takes from one connection to another, on a channel made up for it. None: too long.
+
+    ``token``: a few characters that nobody else uses now, of which the first six count.
+    """
+    made_up = f"{schema}_doctor_{token[:_TOKEN_CHARACTERS]}"
+    loop = asyncio.get_running_loop()
+    await listening.execute(SQL("LISTEN {}").format(Identifier(made_up)))
+    sent_at = loop.time()
+    await notifying.execute("SELECT pg_notify(%s, %s)", (made_up, token))
+    arrived_at: float | None = None
+    async for notification in listening.notifies(timeout=patience_seconds, stop_after=1):
+        arrived_at = loop.time() if notification.channel == made_up else None
+    await listening.execute(SQL("UNLISTEN {}").format(Identifier(made_up)))
+    return None if arrived_at is None else arrived_at - sent_at

@@ -263,6 +263,16 @@ class Settings(BaseSettings):
         return self.redis_url.get_secret_value()
 
 
+def variables() -> frozenset[str]:
+    """The names of the environment variables that are read."""
+    found: set[str] = set()
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        names = alias.choices if isinstance(alias, AliasChoices) else [f"OUTLAST_{name}"]
+        found |= {str(choice).upper() for choice in names}
+    return frozenset(found)
+
+
 def load(**overrides: Any) -> Settings:
     """The settings of this process. Raises SettingsError, which names what is wrong but never repeats a value."""
     try:

@@ -214,3 +214,11 @@ async def drain_worker(owner: str, services: Replica) -> Response:
 async def _workers(services: Services) -> list[overview.WorkerState]:
     beat = services.settings.beat_seconds
     return await services.database.run(lambda c: overview.workers(c, beat_seconds=beat))
+
+
+# -- what is wrong -----------------------------------------------------------------------------------------------------
+
+
+@router.get("/doctor", summary="What is wrong, and what mends it", response_class=Response)
+async def doctor(services: Replica) -> Response:
+    return Json(await services.examinations.latest())

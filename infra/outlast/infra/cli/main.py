@@ -95,10 +95,12 @@ def migrate() -> None:
 
 
 @app.command()
-def agents() -> None:
+def agents(
+    as_json: Annotated[bool, typer.Option("--json", help="What is wrong with each, by name; null: nothing.")] = False,
+) -> None:
     """The configured agents, and whether they can be loaded."""
     with explained():
-        raise typer.Exit(parts.list_agents())
+        raise typer.Exit(parts.list_agents(as_json=as_json))
 
 
 @app.command()
@@ -140,3 +142,13 @@ def prune(
     with explained():
         code = needed("prune").run(older_than=older_than, status=status, agent=agent, dry_run=dry_run, sure=yes)
         raise typer.Exit(code)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings too.")] = False,
+    with_agents: Annotated[bool, typer.Option("--agents/--no-agents", help="Load the agents as well.")] = True,
+) -> None:
+    """What is wrong with settings, agents, database, broker, workers and machine, and what mends it. Exits 1 then."""
+    raise typer.Exit(needed("doctor").examine(as_json=as_json, strict=strict, with_agents=with_agents))

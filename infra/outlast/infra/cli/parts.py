@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import ipaddress
 import socket
+import sys
 from typing import Any
 
 import typer
@@ -14,6 +16,7 @@ from outlast.infra.migrate import Migration, checkpoints_are_current, checkpoint
 from outlast.shared import logs, settings
 from outlast.shared.connections import Database, fixed
 from outlast.shared.settings import Settings, SettingsError
+from outlast.shared.wire import to_json
 
 from . import supervised
 
@@ -64,20 +67,26 @@ async def prepare_checkpoints(database: Database) -> bool:
     return True
 
 
-def list_agents() -> int:
+def list_agents(*, as_json: bool = False) -> int:
     config = settings.load()
     if not config.agents:
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
     loading = _side("worker", "outlast.worker.agents.loading")
-    failed = 0
-    for number, (name, target) in enumerate(config.agents.items()):
+    wrong: dict[str, str | None] = {}
+    for name, target in config.agents.items():
         try:
-            asyncio.run(_load(loading, name, target))
-            state = "default" if number == 0 else "ok"
+            with contextlib.redirect_stdout(sys.stderr):  # what an agent's module prints is not our answer
+                asyncio.run(_load(loading, name, target))
+            wrong[name] = None
         except SettingsError as error:
-            failed, state = 1, error.message
-        typer.echo(f"{name:<20} {target:<40} {state}")
-    return failed
+            wrong[name] = error.message
+    if as_json:
+        typer.echo(to_json(wrong))
+    else:
+        for name, target in config.agents.items():
+            state = wrong[name] or ("default" if name == config.default_agent else "ok")
+            typer.echo(f"{name:<20} {target:<40} {state}")
+    return int(any(wrong.values()))
 
 
 async def _load(loading: Any, name: str, target: str) -> None:

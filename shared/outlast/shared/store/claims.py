@@ -84,6 +84,12 @@ c AS MATERIALIZED (
 {TAKE}
 """
 _NO_LIMITS = RunningLimits()
+PLANNED: Mapping[str, LiteralString] = {
+    "runs_claim": _CLAIM_ANY,
+    "runs_begun": _CLAIM_BEGUN,
+    "runs_ready_by_principal": _CLAIM_WITHIN_LIMITS,
+}
+"""The index that a statement must use -> the statement, for `outlast doctor`."""
 
 
 async def claim(

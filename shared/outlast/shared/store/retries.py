@@ -5,6 +5,8 @@ Such a run stays the active one of its thread: a later run of the thread waits f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import LiteralString
 from uuid import UUID
 
 from outlast.shared.connections import Connection
@@ -31,6 +33,8 @@ _DUE_WITHIN = """
 SELECT EXISTS (SELECT 1 FROM runs WHERE status = 'queued' AND NOT ready AND attempt > 0
                AND run_at <= now() + make_interval(secs => %s))
 """
+PLANNED: Mapping[str, LiteralString] = {"runs_delayed": _WAKE}
+"""The index that a statement must use -> the statement, for `outlast doctor`."""
 
 
 async def release(connection: Connection, lease: Lease, *, seconds: float, cause: str) -> bool:

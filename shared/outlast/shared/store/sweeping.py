@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import LiteralString
 from uuid import UUID
 
 from outlast.shared.connections import Connection
@@ -39,6 +41,8 @@ WITH RECURSIVE q AS (
         SELECT queue FROM runs WHERE status = 'queued' AND ready AND queue > q.queue ORDER BY queue LIMIT 1) n)
 SELECT queue FROM q
 """
+PLANNED: Mapping[str, LiteralString] = {"runs_waiting": _PROMOTE, "run_leases_pkey": _TAKE_BACK}
+"""The index that a statement must use -> the statement, for `outlast doctor`."""
 
 
 async def lead(connection: Connection) -> bool:

@@ -1,0 +1,78 @@
+"""Asking the broker about itself. Nothing is written, and no error of the driver is repeated: it may quote the URL."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from outlast.shared.doorbell import broker_queue
+
+from .broker import BrokerFacts
+
+_redis: Any = Redis  # its from_url is not typed
+_CONNECT_SECONDS = 2.0
+_ANSWER_SECONDS = 3.0
+
+
+class BrokerError(Exception):
+    """The broker cannot be asked; the message is fit to be shown."""
+
+
+async def ask_broker(redis_url: str, *, schema: str, queues: Sequence[str]) -> BrokerFacts:
+    """Raises BrokerError."""
+    try:
+        client: Redis = _redis.from_url(
+            redis_url,
+            socket_connect_timeout=_CONNECT_SECONDS,
+            socket_timeout=_ANSWER_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except (ValueError, TypeError, RedisError):
+        raise BrokerError("REDIS_URL is not one that redis-py understands") from None
+    try:
+        async with client:
+            return await _ask(client, schema, queues)
+    except (RedisError, OSError, TimeoutError) as error:
+        raise BrokerError(_reason(error)) from None
+
+
+async def _ask(client: Redis, schema: str, queues: Sequence[str]) -> BrokerFacts:
+    anything: Any = client  # redis-py's types know an answer or an awaitable of it
+    await anything.ping()
+    loop = asyncio.get_running_loop()
+    began, local = loop.time(), time.time()
+    seconds, microseconds = await anything.time()
+    took = loop.time() - began
+    try:
+        info: dict[str, Any] = await anything.info()
+    except NoPermissionError:
+        info = {}
+    lengths = [await anything.llen(f"{schema}:{broker_queue(schema, queue)}") for queue in queues]
+    return BrokerFacts(
+        name="Valkey" if info.get("server_name") == "valkey" else "Redis",
+        version=info.get("valkey_version") or info.get("redis_version"),
+        seconds=took,
+        policy=info.get("maxmemory_policy"),
+        used_bytes=info.get("used_memory", 0),
+        most_bytes=info.get("maxmemory", 0),
+        is_replica=info.get("role") == "slave",
+        clock_ahead_seconds=int(seconds) + int(microseconds) / 1e6 - (local + took / 2),
+        bells=dict(zip(queues, lengths, strict=True)),
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
+        return "it refuses the user or the password"
+    if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():
+        return "it does not answer in time"
+    if isinstance(error, NoPermissionError):
+        return "its user may not use PING, TIME and LLEN"
+    return f"no connection ({type(error.__cause__ or error).__name__})"
