@@ -110,6 +110,7 @@ async def cancel_runs(asked: BulkCancel, services: Replica) -> Response:
     done: list[UUID] = []
     if not asked.dry_run:
         done = await services.database.run(lambda c: steering.request_cancels(c, chosen))
+        services.cancel_hints.send(done)
     return Json({**_told(asked, found), "cancelled": len(done)})
 
 
@@ -138,6 +139,7 @@ async def cancel_run(id: str, services: Replica) -> Response:
         run = await _find(services, id)
         if run.status.terminal and run.status is not RunStatus.CANCELLED:
             raise AlreadyFinished(f"Cannot cancel a {run.status} run.")
+    services.cancel_hints.send([run.run_id])
     return Json(described(await _find(services, id)))
 
 

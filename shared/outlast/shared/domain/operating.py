@@ -35,7 +35,7 @@ class RunState:
     deadline_at: datetime | None
     cancel_requested_at: datetime | None
     owner: str | None
-    """The worker that has it: ``host:pid:…``."""
+    """The worker that has it: ``host:pid:…``; or ``ending`` while the sweep ends it."""
     claimed_at: datetime | None
     """Since when that worker has it."""
     lease_seconds_left: float | None
@@ -47,7 +47,7 @@ class RunState:
     @property
     def worker(self) -> str | None:
         """``host:pid`` of its worker."""
-        return self.owner and self.owner.rpartition(":")[0]
+        return self.owner and (self.owner.rpartition(":")[0] or self.owner)
 
 
 def described(run: RunState) -> dict[str, Any]:

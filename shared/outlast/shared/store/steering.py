@@ -12,9 +12,8 @@ from outlast.shared.domain.runs import RunStatus
 from .submissions import TURN_BEFORE
 from .threads import ACTIVE
 
-# A run that waits for its next attempt waits no longer: whoever claims it ends it.
 _CANCEL = """
-UPDATE runs SET cancel_requested_at = now(), ready = ready OR attempt > 0 WHERE id = ANY(ARRAY(
+UPDATE runs SET cancel_requested_at = now() WHERE id = ANY(ARRAY(
     SELECT id FROM runs WHERE id = ANY(%b::uuid[]) AND status IN ('queued', 'in_progress')
     AND cancel_requested_at IS NULL ORDER BY id FOR NO KEY UPDATE {skip}))
 RETURNING id
@@ -50,6 +49,7 @@ WHERE run_id = %(run_id)s AND last_seq = %(last_seq)s AND first_seq < last_seq
 _CUT_EVENT = "DELETE FROM run_events WHERE run_id = %(run_id)s AND last_seq = %(last_seq)s"
 _OPEN_LOG = "UPDATE run_heads SET last_seq = last_seq - 1, closed = false WHERE run_id = %(run_id)s"
 # It comes after its principal's other runs, as if submitted now: a thousand that are retried delay nobody else.
+# Whoever has it retried counts as a client that waits for it: it is not abandoned.
 _QUEUE = f"""
 UPDATE runs SET status = 'queued', ready = true, response = NULL, finished_at = NULL, cancel_requested_at = NULL,
        expires_at = NULL, deadline_at = CASE WHEN attempt > 0 THEN now() + make_interval(secs => timeout_seconds) END,
