@@ -110,7 +110,6 @@ async def cancel_runs(asked: BulkCancel, services: Replica) -> Response:
     done: list[UUID] = []
     if not asked.dry_run:
         done = await services.database.run(lambda c: steering.request_cancels(c, chosen))
-        services.cancel_hints.send(done)
     return Json({**_told(asked, found), "cancelled": len(done)})
 
 
