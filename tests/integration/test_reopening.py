@@ -158,7 +158,8 @@ async def test_a_tool_call_that_the_failure_left_open_is_said_once_in_the_end(
         response = await ended(service, failed.id)
     check_stream(await stored_lines(database, failed.id))
     assert response.status == "completed" and tries == 2
-    assert [item.type for item in response.output] == ["mcp_call", "message"], response.output
+    told = [(item.type, getattr(item, "output", None)) for item in response.output]
+    assert told == [("mcp_call", "sunny"), ("message", None)]
 
 
 async def test_a_function_agent_goes_on_from_what_it_had_saved(settings: Settings, database: Database) -> None:
@@ -197,7 +198,7 @@ async def test_limits_on_attempts_retries_and_time_count_from_the_retry(settings
     async def agent(_request: Request, context: Context):
         tries.append(context.attempt)
         yield f"attempt {context.attempt}"
-        if context.attempt < 4:
+        if context.attempt < 6:
             raise Retry
 
     async with serving(strict, {"test": agent}, workers=0) as service:
@@ -210,9 +211,12 @@ async def test_limits_on_attempts_retries_and_time_count_from_the_retry(settings
             assert (failed.error.code, tries) == ("max_attempts_exceeded", [])
             assert await retried(database, given.id) == "default"
             again = await ended(service, given.id)
-            assert (again.status, tries) == ("completed", [3, 4])
+            assert (again.status, tries) == ("failed", [3, 4])
+            assert await retried(database, given.id) == "default"
+            again = await ended(service, given.id)
+            assert (again.status, tries) == ("completed", [3, 4, 5, 6])
     state = await state_of(database, given.id)
-    assert (state.charged_attempts, state.forgiven_attempts, state.reopened) == (0, 2, 1)
+    assert (state.charged_attempts, state.forgiven_attempts, state.reopened) == (0, 4, 2)
     check_stream(await stored_lines(database, given.id))
 
 
