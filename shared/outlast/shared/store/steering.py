@@ -37,7 +37,7 @@ _THREAD = "SELECT id FROM threads WHERE id = (SELECT thread_id FROM runs WHERE i
 _STANDING = f"""
 SELECT r.status, h.last_seq, EXISTS (SELECT 1 FROM run_events e WHERE e.run_id = r.id AND e.last_seq = h.last_seq),
        EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = r.thread_id AND a.id <> r.id AND {ACTIVE}),
-       EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = r.thread_id AND a.id <> r.id AND a.finished_at IS NOT NULL
+       EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = r.thread_id AND a.id <> r.id
                AND a.attempt > 0 AND coalesce(a.started_at > r.started_at, a.id > r.id))
 FROM runs r JOIN run_heads h ON h.run_id = r.id WHERE r.id = %s
 """
