@@ -193,8 +193,6 @@ CREATE INDEX runs_deadline ON runs USING btree (deadline_at) WHERE ((deadline_at
 
 CREATE INDEX runs_delayed ON runs USING btree (run_at) WHERE ((status = 'queued'::text) AND (NOT ready) AND (attempt > 0));
 
-CREATE INDEX runs_ended_of_thread ON runs USING btree (thread_id) WHERE (finished_at IS NOT NULL);
-
 CREATE INDEX runs_expiring ON runs USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (status = 'queued'::text) AND (attempt = 0));
 
 CREATE INDEX runs_finished ON runs USING btree (finished_at, id) WHERE (finished_at IS NOT NULL);

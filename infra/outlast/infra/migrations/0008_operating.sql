@@ -9,8 +9,6 @@ ALTER TABLE runs ADD CONSTRAINT forgiven_were_made CHECK (forgiven_attempts >= 0
 
 -- What has not gone well, newest first. Runs that complete are never in it.
 CREATE INDEX runs_unsuccessful ON runs (id) WHERE status IN ('failed', 'cancelled', 'incomplete');
--- What of a thread has ended: whether its checkpoints have moved on since a run.
-CREATE INDEX runs_ended_of_thread ON runs (thread_id) WHERE finished_at IS NOT NULL;
 
 -- Since when an attempt has been with its worker.
 ALTER TABLE run_leases ADD COLUMN claimed_at timestamptz NOT NULL DEFAULT now();

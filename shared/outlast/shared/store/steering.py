@@ -37,7 +37,7 @@ _THREAD = "SELECT id FROM threads WHERE id = (SELECT thread_id FROM runs WHERE i
 _STANDING = f"""
 SELECT r.status, h.last_seq, EXISTS (SELECT 1 FROM run_events e WHERE e.run_id = r.id AND e.last_seq = h.last_seq),
        EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = r.thread_id AND a.id <> r.id AND {ACTIVE}),
-       EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = r.thread_id AND a.id <> r.id AND a.finished_at IS NOT NULL
+       EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = r.thread_id AND a.id <> r.id
                AND a.attempt > 0 AND coalesce(a.started_at > r.started_at, a.id > r.id))
 FROM runs r JOIN run_heads h ON h.run_id = r.id WHERE r.id = %s
 """
@@ -48,8 +48,8 @@ WHERE run_id = %(run_id)s AND last_seq = %(last_seq)s AND first_seq < last_seq
 """
 _CUT_EVENT = "DELETE FROM run_events WHERE run_id = %(run_id)s AND last_seq = %(last_seq)s"
 _OPEN_LOG = "UPDATE run_heads SET last_seq = last_seq - 1, closed = false WHERE run_id = %(run_id)s"
-# It comes after its principal's other runs, as if submitted now: a thousand that are retried delay nobody else. Who has
-# it retried counts as a client that waits for it.
+# It comes after its principal's other runs, as if submitted now: a thousand that are retried delay nobody else.
+# Whoever has it retried counts as a client that waits for it: it is not abandoned.
 _QUEUE = f"""
 UPDATE runs SET status = 'queued', ready = true, response = NULL, finished_at = NULL, cancel_requested_at = NULL,
        expires_at = NULL, deadline_at = CASE WHEN attempt > 0 THEN now() + make_interval(secs => timeout_seconds) END,
