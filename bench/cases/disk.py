@@ -10,8 +10,8 @@ from bench.figures import Figure
 from bench.processes import in_own_process
 from bench.stack import PORTS, Stack
 
-HELLOS = 2000
-GRAPHS = 200
+HELLOS = 1000
+GRAPHS = 100
 _CHECKPOINTS = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 _TABLES = ("runs", "threads", "run_heads", "run_leases", "run_events", "run_saves", *_CHECKPOINTS)
 
