@@ -130,6 +130,10 @@ class Run:
     """Nobody waits for it, though it is in the foreground."""
     expired: bool = False
     """It was claimed later than it may be."""
+    waited_seconds: float | None = None
+    """From its arrival, by the API's clock, to its first claim, by the database's. None: it has not been claimed."""
+    begun_seconds: float | None = None
+    """From its first claim to when this was read, by the database's clock."""
 
 
 @dataclass(frozen=True, slots=True)

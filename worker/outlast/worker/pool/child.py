@@ -81,10 +81,12 @@ async def _serve(shared: Shared, settings: Settings) -> None:
         ):
             channel.send("ready")
             beating = asyncio.create_task(Pulse(shared.pulse).beat_forever())
+            counting = asyncio.create_task(_tell_counts(channel, runtime, settings.beat_seconds))
             if not await _obey(channel, runtime):
                 # The parent is gone: its leases end, and whoever takes the runs over must not find us still at work.
                 os._exit(_EXIT_WITHOUT_PARENT)
-            beating.cancel()
+            for task in (beating, counting):
+                task.cancel()
     except OutlastError as error:
         channel.send("cannot_start", reason=error.message)
         await channel.flush()
@@ -104,6 +106,13 @@ async def _obey(channel: Channel, runtime: Runtime) -> bool:
             case _:  # exit
                 return True
     return False
+
+
+async def _tell_counts(channel: Channel, runtime: Runtime, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        if counted := runtime.counted():
+            channel.send("counted", **counted)
 
 
 def _die_with_parent() -> None:
