@@ -17,6 +17,7 @@ import structlog
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost, OutlastError
 from outlast.shared.domain.events import Chunk, Event
+from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.measures import FLUSH_EVENTS, FLUSH_RUNS, FLUSH_SECONDS, Tally
 from outlast.shared.domain.runs import Lease, Run, RunStatus
 from outlast.shared.settings import Settings
@@ -261,7 +262,7 @@ class Flusher:
                 unknown = True
                 await asyncio.sleep(random.uniform(0.05, 0.3))
             except Exception:  # of one run's data: the others must not go down with it
-                log.exception("flush.rejected", runs=len(batch))
+                log.exception("flush.rejected", run=response_id(batch[0].run_id), runs=len(batch))
                 return await self._store_each(batch) if len(batch) > 1 else set()
 
     async def _store_each(self, batch: Sequence[events.Append]) -> set[UUID]:

@@ -135,9 +135,10 @@ class Runtime:
         try:
             outcome = await attempt.run()
         except Unavailable:
-            log.warning("attempt.abandoned", reason="the database is away; the run goes on when it is back")
+            reason = "the database is away; the run goes on when it is back"
+            log.warning("attempt.abandoned", run=response_id(run.run_id), attempt=run.attempt, reason=reason)
         except Exception:  # another attempt is made
-            log.exception("attempt.abandoned")
+            log.exception("attempt.abandoned", run=response_id(run.run_id), attempt=run.attempt)
         finally:
             if outcome.status is not None:  # by one clock before it was read here, by another since
                 seconds = (run.begun_seconds or 0) + time.monotonic() - read_at

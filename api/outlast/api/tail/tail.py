@@ -19,6 +19,7 @@ from outlast.api.metrics.instruments import Metrics
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.domain.events import TERMINAL_TYPES, Chunk
+from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Run
 from outlast.shared.notifications import listen
 from outlast.shared.settings import Settings
@@ -275,7 +276,7 @@ class Tail:
     def _look_after(self, viewer: Viewer, now: float) -> None:
         if viewer.sending_since is not None:
             if now - viewer.sending_since > self._settings.slow_client_seconds and not viewer.is_cut:
-                log.warning("stream.slow_client", cursor=viewer.cursor)
+                log.warning("stream.slow_client", run=response_id(viewer.hub.run_id), cursor=viewer.cursor)
                 viewer.cut()
                 viewer.task.cancel()  # it waits in send(), which nothing else can end
         elif now - viewer.quiet_since >= self._settings.ping_seconds:
