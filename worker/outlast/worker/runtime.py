@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from outlast.shared import tracing
 from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.errors import OutlastError, Unavailable
 from outlast.shared.domain.ids import response_id
@@ -133,7 +134,10 @@ class Runtime:
         outcome = Outcome()
         execute_as(attempt.lease)
         try:
-            outcome = await attempt.run()
+            with tracing.attempt(run) as span:
+                outcome = await attempt.run()
+                if span is not None:
+                    span.set({"outlast.outcome": _what_became(outcome)})
         except Unavailable:
             reason = "the database is away; the run goes on when it is back"
             log.warning("attempt.abandoned", run=response_id(run.run_id), attempt=run.attempt, reason=reason)
@@ -183,6 +187,11 @@ class Runtime:
             for loop in loops:
                 loop.cancel()
             await asyncio.wait(loops)
+
+
+def _what_became(outcome: Outcome) -> str:
+    """In a word, for traces."""
+    return outcome.status.value if outcome.status else "retried" if outcome.retried else "handed_on"
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from outlast.shared import logs
+from outlast.shared import logs, tracing
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
@@ -30,6 +30,7 @@ from .channel import Channel, leases_from_wire, leases_to_wire
 
 _PR_SET_PDEATHSIG = 1
 _EXIT_WITHOUT_PARENT = 70
+_TRACES_SECONDS = 1.0  # for spans that are not sent yet
 DUMP_SIGNAL = signal.SIGUSR1
 
 
@@ -56,8 +57,10 @@ def main(shared: Shared, settings: Settings) -> None:
         signal.signal(number, _ignore)
     faulthandler.register(DUMP_SIGNAL, file=shared.stacks, all_threads=True)  # also while a thread holds the GIL
     logs.configure(settings, part="worker")
+    tracing.configure(settings, part="worker")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(shared, settings))
+    tracing.stop(_TRACES_SECONDS)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
