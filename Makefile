@@ -53,12 +53,12 @@ format: setup-lint ## Format the code and mend what ruff can mend
 COMPILE = "$$uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" $(ARGS)
 lock: ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for the newest, ARGS="--upgrade-package X" for one)
 	@uv=$$(sh infra/setup.sh uv) && export UV_SYSTEM_CERTS=$${UV_SYSTEM_CERTS:-1} && set -x && \
-	$(COMPILE) pyproject.toml --extra dev --extra databricks --group test -o requirements.lock && \
+	$(COMPILE) pyproject.toml --extra dev --extra databricks --extra otel --group test -o requirements.lock && \
 	$(COMPILE) --group lint -c requirements.lock -o requirements-lint.lock && \
 	$(COMPILE) --group setup -c requirements.lock -o infra/setup.lock && \
 	$(COMPILE) --group build -c requirements.lock -o infra/docker/build.lock && \
-	$(COMPILE) pyproject.toml --extra api -c requirements.lock -o infra/docker/api.lock && \
-	$(COMPILE) pyproject.toml --extra worker -c requirements.lock -o infra/docker/worker.lock && \
+	$(COMPILE) pyproject.toml --extra api --extra otel -c requirements.lock -o infra/docker/api.lock && \
+	$(COMPILE) pyproject.toml --extra worker --extra otel -c requirements.lock -o infra/docker/worker.lock && \
 	$(COMPILE) bench/peers/requirements.in -o bench/peers/requirements.lock
 
 schema: setup ## Write infra/schema.sql, the migrations' result in one piece

@@ -98,6 +98,7 @@ CREATE TABLE runs (
     abandoned_at timestamp with time zone,
     forgiven_attempts integer DEFAULT 0 NOT NULL,
     reopened integer DEFAULT 0 NOT NULL,
+    traceparent text,
     CONSTRAINT answered_when_terminal CHECK (((finished_at IS NULL) = (response IS NULL))),
     CONSTRAINT counters_are_sane CHECK (((retries >= 0) AND ((charged_attempts >= 0) AND (charged_attempts <= attempt)))),
     CONSTRAINT deadline_when_started CHECK (((started_at IS NULL) = (deadline_at IS NULL))),
@@ -108,7 +109,8 @@ CREATE TABLE runs (
     CONSTRAINT started_when_claimed CHECK (((attempt = 0) = (started_at IS NULL))),
     CONSTRAINT status_is_known CHECK ((status = ANY (ARRAY['queued'::text, 'in_progress'::text, 'completed'::text, 'failed'::text, 'cancelled'::text, 'incomplete'::text]))),
     CONSTRAINT timeout_is_positive CHECK ((timeout_seconds > 0)),
-    CONSTRAINT tool_items_is_known CHECK ((tool_items = ANY (ARRAY['mcp_call'::text, 'function_call'::text, 'hidden'::text])))
+    CONSTRAINT tool_items_is_known CHECK ((tool_items = ANY (ARRAY['mcp_call'::text, 'function_call'::text, 'hidden'::text]))),
+    CONSTRAINT traceparent_is_of_version_00 CHECK (((traceparent ~~ '00-%'::text) AND (length(traceparent) = 55)))
 )
 WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.02');
 
@@ -140,7 +142,8 @@ CREATE TABLE workers (
     running integer NOT NULL,
     draining boolean NOT NULL,
     counters text DEFAULT '{}'::text NOT NULL,
-    drain_requested_at timestamp with time zone
+    drain_requested_at timestamp with time zone,
+    samples text DEFAULT '{}'::text NOT NULL
 )
 WITH (fillfactor='50');
 

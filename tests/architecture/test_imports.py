@@ -182,6 +182,11 @@ VIOLATIONS = {
         ("worker/outlast/worker/runtime.py", "import fastapi"),
         ("infra/outlast/infra/__init__.py", "import uvicorn"),
     ],
+    "OpenTelemetry in one module, which is loaded only where traces are wanted": [
+        ("api/outlast/api/__init__.py", "import opentelemetry.trace"),
+        ("shared/outlast/shared/tracing.py", "import opentelemetry"),
+        ("worker/outlast/worker/runtime.py", "from opentelemetry import trace"),
+    ],
     "Agent frameworks in their adapters": [
         ("api/outlast/api/__init__.py", "import langgraph.graph"),
         ("worker/outlast/worker/runtime.py", "from langchain_core.messages import AIMessage"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Generator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import psycopg
 import pytest
@@ -163,3 +165,27 @@ def test_a_killed_fork_server_is_replaced_with_its_children(pool: Pool) -> None:
     os.kill(server, signal.SIGKILL)
 
     assert pool.wait_ended(run).output_text == "".join(f"{n} " for n in range(100))
+
+
+def test_what_children_measure_is_shown_by_the_api_and_outlives_them(pool: Pool) -> None:
+    worker = pool.started.worker()
+
+    def measured(name: str) -> float:
+        text = httpx.get(f"{pool.client.base_url.copy_with(path='/metrics')}").text
+        return sum(map(float, re.findall(rf"^outlast_worker_{name}\{{.*\}} (\S+)$", text, re.MULTILINE)))
+
+    def until_measured(name: str, count: int) -> None:
+        until_sync(lambda: measured(name) >= count)
+
+    for _ in range(3):
+        pool.wait_ended(pool.submit("count"))
+    until_measured("run_seconds_count", 3)
+    assert measured("start_seconds_count") == 3 and measured("flush_events_sum") >= 9
+    for pid in agent_processes(worker.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    until_measured("child_deaths_total", 2)
+    assert measured("run_seconds_count") == 3
+
+    pool.wait_ended(pool.submit("count"))
+    until_measured("run_seconds_count", 4)
+    assert measured("run_seconds_count") == 4

@@ -7,6 +7,7 @@ import asyncio
 from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import response_id
+from outlast.shared.domain.measures import Tally
 from outlast.shared.domain.runs import Lease, RunStatus
 from outlast.shared.settings import Settings
 from outlast.shared.store import events, leases, runs, sweeping
@@ -191,7 +192,7 @@ async def test_what_is_emitted_in_one_turn_of_the_loop_is_stored_in_one_flush(
 ) -> None:
     await submitted(database)
     run = await claimed_one(database)
-    flusher = Flusher(database, settings)
+    flusher = Flusher(database, settings, Tally())
     run_log = flusher.open(run, lost=lambda: None)
 
     async def emit(number: int) -> None:

@@ -161,19 +161,32 @@ def value(text: str, sample: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-async def test_every_metric_is_on_the_page_with_its_type_and_labels(http: httpx.AsyncClient) -> None:
-    await http.get("/models")
+AS_IF_RUNNING = """UPDATE runs SET status = 'in_progress', attempt = 1, started_at = now(), deadline_at = now()
+                   WHERE queue = 'elsewhere'"""
 
-    async def with_worker() -> str | None:
+
+async def test_every_metric_is_on_the_page_with_its_type_and_labels(
+    http: httpx.AsyncClient, database: Database
+) -> None:
+    await http.get("/models")  # without a key
+    await http.post("/responses", json={"input": "hi"}, headers=bearer(await a_key(database, "alice")))
+    await submitted(database, agent="nobody's", queue="elsewhere")
+    await database.run(lambda c: c.execute(AS_IF_RUNNING))
+
+    async def measured() -> str | None:
         text = (await http.get("/metrics")).text
-        return text if value(text, "outlast_workers") else None
+        return text if "outlast_worker_run_seconds_bucket" in text and "outlast_agent_running_runs{" in text else None
 
-    text = await until(with_worker)
+    text = await until(measured)
     rows = re.findall(r"^\| `(outlast_\w+)` \| (\w+) \| (.*?)\| ", PAGE.read_text(), re.MULTILINE)
     assert {name: kind for name, kind, _ in rows} == told(text)
     for name, kind, labels in rows:
-        for sample in re.findall(rf"^{name}\{{(.*)\}}", text, re.MULTILINE) if kind != "histogram" else ():
-            assert set(re.findall(r"(\w+)=\"", sample)) == set(re.findall(r"`(\w+)`", labels)), name
+        named = set(re.findall(r"`(\w+)`", labels)) | ({"le"} if kind == "histogram" else set())
+        of_its_own = f"{name}_bucket" if kind == "histogram" else name
+        samples = re.findall(rf"^{of_its_own}(?:\{{(.*)\}})? ", text, re.MULTILINE)
+        assert samples, f"{name} was never measured: its labels are not compared"
+        for sample in samples:
+            assert set(re.findall(r"(\w+)=\"", sample)) == named, name
 
 
 async def test_what_is_done_is_measured(http: httpx.AsyncClient, database: Database) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from outlast.api.group_commit import GroupCommit
-from outlast.api.metrics import Metrics
+from outlast.api.metrics.instruments import Metrics
 from outlast.infra.embedded import Postgres
 from outlast.infra.migrate import migrate, shipped
 from outlast.shared.connections import Database, fixed

@@ -121,7 +121,9 @@ async def worker(settings: Settings, agents: Mapping[str, object]) -> AsyncGener
         adapters = {name: await adapted(name, agent, stack) for name, agent in agents.items()}
         await stack.enter_async_context(database.pooled(max_connections=3))
         clock = LeaseClock()
-        runtime = await stack.enter_async_context(open_runtime(settings, adapters, dispatcher.ended, clock))
+        runtime = await stack.enter_async_context(
+            open_runtime(settings, adapters, dispatcher.ended, clock, tally=dispatcher.tally)
+        )
         executor = Worker(dispatcher, runtime, settings.concurrency, clock)
         dispatcher.add(executor)
         keeping = asyncio.create_task(dispatcher.run_forever())

@@ -74,6 +74,7 @@ def test_a_setting_is_read_from_its_key_in_the_file(
     values = {"agents": '{ mine = "agent:agent" }', "queues": '["slow"]', "auth": '"none"', "tail": '"poll"'}
     values |= {
         "strict_models": "true",
+        "otel": "true",
         "log_format": '"json"',
         "lease_seconds": "60",
         "beat_seconds": "1",

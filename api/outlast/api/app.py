@@ -23,7 +23,8 @@ from .authentication import identify, only_admins
 from .examinations import Examinations
 from .group_commit import GroupCommit
 from .keyring import Keyring
-from .metrics import Metrics, ReplicaState
+from .metrics.instruments import Metrics
+from .metrics.replica import ReplicaState
 from .overviews import Overviews
 from .request_ids import RequestIds
 from .routes import admin, health, lists, metrics, models, page, responses
@@ -76,7 +77,7 @@ def _serving(settings: Settings) -> Lifespan:
             try:
                 async with (
                     GroupCommit(database, measured).running() as commit,
-                    Tail(database, settings).running() as tail,
+                    Tail(database, settings, measured).running() as tail,
                     Keyring(database).running() as keyring,
                     _running(sweep),
                 ):

@@ -18,7 +18,7 @@ from outlast.shared.domain.runs import MultitaskStrategy
 from outlast.shared.store import submissions
 from outlast.shared.store.submissions import BATCH_SESSION, Entry
 
-from .metrics import Metrics
+from .metrics.instruments import Metrics
 
 log = structlog.get_logger()
 

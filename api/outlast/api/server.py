@@ -17,6 +17,7 @@ from types import FrameType
 import structlog
 import uvicorn
 
+from outlast.shared import tracing
 from outlast.shared.connections import Connection, Database, fixed
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.settings import Settings
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 
 _WANTED_FILES = 65_536
 _GRACE_SECONDS = 1.5  # for answers on their way; streams and those who wait for a run are told at once
+_TRACES_SECONDS = 1.0  # for spans that are not sent yet
 _EXIT_SECONDS = 4.5  # whatever hangs then: all that matters is in the database
 _YOUNG_OBJECTS = 5000  # between two collections: those of a few dozen requests
 _DATABASE_SECONDS = 8.0
@@ -75,6 +77,7 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     config.load()
     _spare_collector()
     Server(config).run()
+    tracing.stop(_TRACES_SECONDS)
 
 
 def _spare_collector() -> None:

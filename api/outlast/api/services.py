@@ -16,7 +16,7 @@ from .admission import Admission
 from .examinations import Examinations
 from .group_commit import GroupCommit
 from .keyring import Keyring
-from .metrics import Metrics
+from .metrics.instruments import Metrics
 from .overviews import Overviews
 from .tail import Tail
 

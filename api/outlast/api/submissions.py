@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from outlast.agent import Request
+from outlast.shared import tracing
 from outlast.shared.domain.errors import IdempotencyKeyReused, Invalid, NotFound, OutlastError
 from outlast.shared.domain.events import CREATED, QUEUED, Chunk
 from outlast.shared.domain.ids import new_uuid, parse_response_id
@@ -60,6 +61,8 @@ class Asked:
     principal: str
     at: datetime
     databricks: bool
+    traceparent: str | None = None
+    """The trace that the caller is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ async def submit(services: Services, asked: Asked, idempotency_key: str | None =
     Raises QueueFull before anything is stored, and IdempotencyKeyReused when the key came with another body.
     """
     if idempotency_key is None:
-        return await _store(services, await _submission(services, asked))
+        return await _traced(services, await _submission(services, asked), asked.traceparent)
     digest = sha256(_encoded(asked.body, in_order=True).encode()).digest()
     while True:
         earlier = await _earlier(services, asked.principal, idempotency_key, digest)
@@ -96,7 +99,8 @@ async def submit(services: Services, asked: Asked, idempotency_key: str | None =
             return earlier
         submission = await _submission(services, asked)
         with suppress(_KeyTaken):
-            return await _store(services, replace(submission, idempotency_key=idempotency_key, request_digest=digest))
+            keyed = replace(submission, idempotency_key=idempotency_key, request_digest=digest)
+            return await _traced(services, keyed, asked.traceparent)
 
 
 async def _earlier(services: Services, principal: str, idempotency_key: str, digest: bytes) -> Submitted | None:
@@ -115,6 +119,11 @@ async def _earlier(services: Services, principal: str, idempotency_key: str, dig
     return Submitted(run, run.response or to_json(response_object(run)), replayed=True)
 
 
+async def _traced(services: Services, submission: Submission, incoming: str | None) -> Submitted:
+    with tracing.submission(submission, incoming) as traceparent:
+        return await _store(services, replace(submission, traceparent=traceparent) if traceparent else submission)
+
+
 async def _store(services: Services, submission: Submission) -> Submitted:
     response = _response(submission)
     entry = submissions.Entry(submission, _encoded(submission.request), _first_events(response, submission.created_at))
@@ -122,7 +131,7 @@ async def _store(services: Services, submission: Submission) -> Submitted:
         if await services.group_commit.store(entry) != submission.run_id:
             raise _KeyTaken
     services.metrics.runs_accepted.inc()
-    services.doorbell.ring(submission.queue, submission.run_id)
+    services.doorbell.ring(submission.queue, submission.run_id, submission.traceparent)
     if submission.multitask_strategy is MultitaskStrategy.INTERRUPT:
         others = await services.database.run(lambda c: threads.interrupted_for(c, submission.run_id))
         services.cancel_hints.send(others)
@@ -256,4 +265,5 @@ def _queued(submission: Submission, log: Chunk) -> Run:
         tool_items=submission.tool_items,
         request=submission.request,
         last_seq=log.last_seq,
+        traceparent=submission.traceparent,
     )

@@ -46,6 +46,11 @@ _SOCKET: dict[str, Any] = {
 _ANSWER_SECONDS = 6.0  # longer than a statement may take: what has not answered then never will
 _RECONNECT_SECONDS = 0.5  # between two tries while somebody waits for a connection
 _CLOSE_SECONDS = 1.0
+_POOL_WAITS = {
+    "pool_waits": "requests_queued",
+    "pool_wait_ms": "requests_wait_ms",
+    "pool_errors": "requests_errors",
+}
 CONNECTION_LIFE_SECONDS = 50 * 60  # less than the life of a rotating credential and of a managed database's connections
 
 
@@ -216,6 +221,11 @@ class Database:
     def pool_stats(self) -> dict[str, int]:
         """psycopg_pool's numbers: what is open and free, and how often and how long work has waited for it."""
         return self._pool.get_stats() if self._pool is not None else {}
+
+    def take_pool_waits(self) -> dict[str, int]:
+        """How often and how long work has waited for a connection since this was last asked, as a worker counts it."""
+        stats = self._pool.pop_stats() if self._pool is not None else {}
+        return {ours: stats.get(theirs, 0) for ours, theirs in _POOL_WAITS.items()}
 
     def dedicated(self, **session: str) -> Dedicated:
         """A connection for one task. ``session`` overrides settings of it."""

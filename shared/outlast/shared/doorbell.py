@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -28,6 +29,15 @@ _LONGEST_ROUND_SECONDS = 0.05
 _SHARE = 0.05  # of the interpreter's time: 0.5 ms a bell
 _RETRY_SECONDS = 1.0
 _STOP_SECONDS = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Bell:
+    """There is work in this queue. The rest is for tracing."""
+
+    queue: str
+    run_id: UUID | None = None
+    traceparent: str | None = None
 
 
 def broker_queue(schema: str, name: str) -> str:
@@ -78,18 +88,19 @@ def ring_once(redis_url: str, schema: str, queues: Iterable[str]) -> bool:
         with app.connection_for_write() as connection:
             producer = Producer(connection, auto_declare=False)
             for queue in queues:
-                _ring(app, schema, producer, queue)
+                _ring(app, schema, producer, Bell(queue))
     except Exception:  # noqa: BLE001 — whatever it raises, a bell is only a hint
         return False
     return True
 
 
-def _ring(app: Celery, schema: str, producer: Producer, queue: str, run_id: UUID | None = None) -> None:
+def _ring(app: Celery, schema: str, producer: Producer, bell: Bell) -> None:
     app.send_task(
         TASK,
-        args=[queue],
-        kwargs={"run": response_id(run_id)} if run_id else {},
-        queue=broker_queue(schema, queue),
+        args=[bell.queue],
+        kwargs={"run": response_id(bell.run_id)} if bell.run_id else {},
+        headers={"traceparent": bell.traceparent} if bell.traceparent else None,
+        queue=broker_queue(schema, bell.queue),
         producer=producer,
         ignore_result=True,
         retry=False,
@@ -106,7 +117,7 @@ class Doorbell:
     def __init__(self, redis_url: str, schema: str) -> None:
         self._app = celery_app(redis_url, schema)
         self._schema = schema
-        self._waiting: dict[str, list[UUID | None]] = {}
+        self._waiting: dict[str, list[Bell]] = {}
         self._perhaps_silent: set[str] = set()
         self._guard = threading.Lock()
         self._rung = threading.Event()
@@ -124,15 +135,15 @@ class Doorbell:
         if self._thread.is_alive():
             self._thread.join(timeout=_STOP_SECONDS)
 
-    def ring(self, queue: str, run_id: UUID | None = None) -> None:
-        """Say that there is work in a queue; the run is named for tracing only.
+    def ring(self, queue: str, run_id: UUID | None = None, traceparent: str | None = None) -> None:
+        """Say that there is work in a queue; the run and its trace are named for tracing only.
 
         Never blocks and never fails: a bell that cannot be rung is one that workers will not need for long.
         """
         with self._guard:
             bells = self._waiting.setdefault(queue, [])
             if len(bells) < _BELLS_A_ROUND:
-                bells.append(run_id)
+                bells.append(Bell(queue, run_id, traceparent))
                 self._rung.set()
 
     def ring_if_silent(self, queue: str) -> None:
@@ -156,13 +167,13 @@ class Doorbell:
         producer = Producer(connection, auto_declare=False)
         while (bells := self._next_round(connection)) or not self._stopping.is_set():
             began = time.thread_time()
-            for queue, run_id in bells:
-                _ring(self._app, self._schema, producer, queue, run_id)
+            for bell in bells:
+                _ring(self._app, self._schema, producer, bell)
             # What it takes from the requests is bounded, however many come; but a slow first bell delays no second one.
             share = (time.thread_time() - began) / _SHARE
             self._stopping.wait(min(max(share, _ROUND_SECONDS), _LONGEST_ROUND_SECONDS))
 
-    def _next_round(self, connection: BrokerConnection) -> list[tuple[str, UUID | None]]:
+    def _next_round(self, connection: BrokerConnection) -> list[Bell]:
         """The bells to ring now; waits for some. None: those that wait need not be rung, or it is time to stop."""
         self._rung.wait()
         with self._guard:
@@ -170,8 +181,8 @@ class Doorbell:
             silent, self._perhaps_silent = self._perhaps_silent - waiting.keys(), set()
             if not self._stopping.is_set():
                 self._rung.clear()
-        bells = [(queue, run_id) for queue, run_ids in waiting.items() for run_id in run_ids]
-        return bells + [(queue, None) for queue in silent if not self._holds_bells(connection, queue)]
+        bells = [bell for rung in waiting.values() for bell in rung]
+        return bells + [Bell(queue) for queue in silent if not self._holds_bells(connection, queue)]
 
     def _holds_bells(self, connection: BrokerConnection, queue: str) -> bool:
         channel: Any = connection.default_channel

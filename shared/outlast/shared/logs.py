@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import structlog
+from pydantic import SecretStr
 
 from .settings import Settings
+
+_PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]*):[^\s/@]+@")
+_MASK = "***"
+_RECOGNISABLE = 6  # characters of a password: a shorter one may be part of any word
 
 
 def configure(settings: Settings, *, part: str) -> None:
@@ -41,7 +48,7 @@ def configure(settings: Settings, *, part: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering, _masking(settings)],
         )
     )
     root = logging.getLogger()
@@ -58,3 +65,27 @@ def _name_part(part: str) -> Any:
         return event
 
     return add
+
+
+def _masking(settings: Settings) -> Any:
+    """Take out passwords, wherever a finished line has them: those in addresses, and our own in any other form."""
+    own = [word for url in (settings.database_url, settings.redis_url) if url for word in _passwords(url)]
+
+    def mask(_logger: Any, _method: str, line: str) -> str:
+        for password in own:
+            line = line.replace(password, _MASK)
+        return _PASSWORD_IN_URL.sub(rf"\1:{_MASK}@", line)
+
+    return mask
+
+
+def _passwords(url: SecretStr) -> list[str]:
+    """As they are written in an address, and as they are."""
+    text = url.get_secret_value()
+    try:
+        password = urlsplit(text).password
+    except ValueError:  # it is no address: the words of libpq, or nothing that will ever connect
+        password = None
+    found = [password, *re.findall(r"\bpassword\s*=\s*'?([^\s'&]+)", text)]
+    forms = {form for word in found if word for form in (word, unquote(word))}
+    return sorted((form for form in forms if len(form) >= _RECOGNISABLE), key=len, reverse=True)

@@ -142,6 +142,8 @@ class Settings(BaseSettings):
     unstored_seconds: float = Field(default=600, gt=0, le=36_500 * 86_400)
     """The same for runs of requests with ``store: false``."""
 
+    otel: bool | None = None
+    """Trace runs with OpenTelemetry. Unset: where the standard variables name a collector."""
     log_format: Literal["console", "json"] | None = None
     """Unset: console on a terminal, else JSON."""
     log_level: str = Field(default="info", validation_alias=AliasChoices("OUTLAST_LOG_LEVEL", "LOG_LEVEL", "log_level"))

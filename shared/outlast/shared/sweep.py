@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -101,7 +101,7 @@ class Sweep:
         await self._end_all(swept.overdue)
         return swept
 
-    async def _end_all(self, found: Iterable[Overdue]) -> None:
+    async def _end_all(self, found: Sequence[Overdue]) -> None:
         """End them outside of the leader's transaction: each takes a few statements, and its log may be long."""
         room = asyncio.Semaphore(_ENDED_AT_ONCE)
 
@@ -113,11 +113,11 @@ class Sweep:
             self.ended += 1
 
         outcomes = await asyncio.gather(*map(end, found), return_exceptions=True)
-        for error in outcomes:
+        for run, error in zip(found, outcomes, strict=True):
             if isinstance(error, OutlastError):  # the next look tries again
-                log.warning("run.not_ended", error=error.message)
+                log.warning("run.not_ended", run=response_id(run.run_id), error=error.message)
             elif error is not None:
-                log.error("run.not_ended", exc_info=error)
+                log.error("run.not_ended", run=response_id(run.run_id), exc_info=error)
 
     def _has_been_patient(self) -> bool:
         """Whether the database has been answering for a whole lease.

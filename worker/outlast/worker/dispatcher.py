@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter
 from collections.abc import Set as AbstractSet
 from uuid import UUID
 
@@ -14,6 +13,7 @@ import structlog
 from outlast.shared.cancel_hints import CancelHints
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError
+from outlast.shared.domain.measures import Tally
 from outlast.shared.domain.runs import Lease
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
@@ -51,7 +51,9 @@ class Dispatcher:
         self._cancel_hints = CancelHints(settings.required_redis_url(), settings.db_schema)
         self._cancel_heard = asyncio.Event()
         self._background = Background()
-        self._counters: Counter[str] = Counter()
+        self.tally = Tally()
+        """What this worker has done and measured since it started, its children's share included."""
+        self._counters = self.tally.counters
         self._returns = Returns(database, self._counters, self._look_after_return)
 
     # -- executors -----------------------------------------------------------------------------------------------------
@@ -231,8 +233,7 @@ class Dispatcher:
             self._returns.start(unknown, "worker_let_go")
 
     async def _report(self) -> None:
-        counters = {**self._counters, **self._sweep.counters}
-        await self._reports.send(self._held, self.slots, counters, draining=self._draining)
+        await self._reports.send(self._held, self.slots, self.tally, self._sweep.counters, draining=self._draining)
 
     async def _beat_forever(self) -> None:
         missed = False

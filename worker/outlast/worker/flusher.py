@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -16,6 +17,8 @@ import structlog
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost, OutlastError
 from outlast.shared.domain.events import Chunk, Event
+from outlast.shared.domain.ids import response_id
+from outlast.shared.domain.measures import FLUSH_EVENTS, FLUSH_RUNS, FLUSH_SECONDS, Tally
 from outlast.shared.domain.runs import Lease, Run, RunStatus
 from outlast.shared.settings import Settings
 from outlast.shared.store import events, runs
@@ -74,7 +77,7 @@ class RunLog:
         self._add(last)
         chunk = Chunk(self.next_seq, self.next_seq + len(self.pending) - 1, "\n".join(self.pending))
         if not await self._flusher.finish(self.lease, runs.Ending(status, to_json(response), chunk, checkpoint_id)):
-            self.lose()
+            self.refused()
             raise LeaseLost
         self.pending.clear()
         self.next_seq = chunk.last_seq + 1
@@ -88,6 +91,11 @@ class RunLog:
         self._flusher.leave(self)
         self.pending.clear()
         await self._until(lambda: not self._flusher.in_flight(self))
+
+    def refused(self) -> None:
+        """The database has refused a write: the run is another's."""
+        self._flusher.tally.counters["fenced_writes"] += 1
+        self.lose()
 
     def lose(self) -> None:
         """The run is another's: drop what is pending and stop the attempt."""
@@ -147,7 +155,8 @@ class RunLog:
 
 
 class Flusher:
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, tally: Tally) -> None:
+        self.tally = tally
         self.buffer_events = settings.buffer_events
         self.buffer_bytes = settings.buffer_bytes
         self._min_interval = settings.flush_min_interval_ms / 1000
@@ -205,15 +214,22 @@ class Flusher:
             return
         self._flying = set(logs.values())
         batch = [events.Append(run_id, run_log.lease.attempt, run_log.take()) for run_id, run_log in logs.items()]
+        began = time.monotonic()
         accepted = await self._store(batch)
+        self._measure(batch, time.monotonic() - began)
         self._flying = set()
         for append in batch:
             run_log = logs[append.run_id]
             if append.run_id not in accepted:
-                run_log.lose()
+                run_log.refused()
             run_log.acknowledge(append.chunk if append.run_id in accepted else None)
             if run_log.wants_flush:
                 self.wake(run_log)
+
+    def _measure(self, batch: Sequence[events.Append], seconds: float) -> None:
+        self.tally.observe(FLUSH_SECONDS, seconds)
+        self.tally.observe(FLUSH_RUNS, len(batch))
+        self.tally.observe(FLUSH_EVENTS, sum(a.chunk.last_seq - a.chunk.first_seq + 1 for a in batch))
 
     def _next_logs(self) -> dict[UUID, RunLog]:
         """Whose turn it is: those that have waited longest, as many as fit. The others stay in line."""
@@ -246,7 +262,7 @@ class Flusher:
                 unknown = True
                 await asyncio.sleep(random.uniform(0.05, 0.3))
             except Exception:  # of one run's data: the others must not go down with it
-                log.exception("flush.rejected", runs=len(batch))
+                log.exception("flush.rejected", run=response_id(batch[0].run_id), runs=len(batch))
                 return await self._store_each(batch) if len(batch) > 1 else set()
 
     async def _store_each(self, batch: Sequence[events.Append]) -> set[UUID]:

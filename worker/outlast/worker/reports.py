@@ -13,6 +13,7 @@ import structlog
 
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError
+from outlast.shared.domain.measures import Tally
 from outlast.shared.settings import Settings
 from outlast.shared.store import workers
 
@@ -32,8 +33,9 @@ class Reports:
         self.drain_asked = asyncio.Event()
         """An operator wants this worker to end."""
 
-    async def send(self, held: Holdings, slots: int, counters: Mapping[str, int], *, draining: bool) -> None:
+    async def send(self, held: Holdings, slots: int, tally: Tally, swept: Mapping[str, int], *, draining: bool) -> None:
         """Raises Unavailable."""
+        tally.counters.update(self._database.take_pool_waits())
         report = workers.Report(
             owner=self.owner,
             host=self._host,
@@ -44,7 +46,8 @@ class Reports:
             slots=slots,
             running=len(held),
             draining=draining,
-            counters=counters,
+            counters={**tally.counters, **swept},
+            samples=tally.samples,
         )
         if await self._database.run(lambda c: workers.report(c, report), patience_seconds=0):
             self.drain_asked.set()

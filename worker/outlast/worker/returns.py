@@ -57,8 +57,9 @@ class Returns:
             released = await self._release(held, cause, charge, refunds)
         finally:
             self.leases.difference_update(held)
+        attempts = {lease.run_id: lease.attempt for lease in held}
         for run_id in released:
-            log.warning("run.handed_back", run=response_id(run_id), cause=cause)
+            log.warning("run.handed_back", run=response_id(run_id), attempt=attempts[run_id], cause=cause)
         self._counters["runs_handed_back"] += len(released)
         await self._returned()
 

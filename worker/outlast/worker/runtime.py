@@ -7,12 +7,15 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
+from outlast.shared import tracing
 from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.errors import OutlastError, Unavailable
 from outlast.shared.domain.ids import response_id
+from outlast.shared.domain.measures import RUN_SECONDS, START_SECONDS, Tally
 from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.settings import Settings
 from outlast.shared.store import runs, schema
@@ -63,6 +66,7 @@ class Runtime:
         clock: LeaseClock,
         threads: AgentThreads,
         worn: Worn,
+        tally: Tally,
     ) -> None:
         self._threads = threads
         self._worn = worn
@@ -71,7 +75,8 @@ class Runtime:
         self._settings = settings
         self._ended = ended
         self._clock = clock
-        self._flusher = Flusher(database, settings)
+        self._tally = tally
+        self._flusher = Flusher(database, settings, tally)
         # By lease: a run that was lost may be claimed again here while its lost attempt is still ending.
         self._held: dict[Lease, _Held] = {}
         self._background = Background()
@@ -117,22 +122,31 @@ class Runtime:
             attempt = Attempt(run, self._agents, self._database, self._flusher, self._settings)
             held = self._held[attempt.lease]
             held.attempt = attempt
+            if run.attempt == 1 and run.waited_seconds is not None:
+                self._tally.observe(START_SECONDS, max(run.waited_seconds, 0), run.agent)
             if held.stopped is not None:
                 attempt.stop(held.stopped)
-            self._background.start(self._attempt(attempt))
+            self._background.start(self._attempt(attempt, run, time.monotonic()))
         for lease in set(leases) - {Lease(run.run_id, run.attempt) for run in found}:
             self._end(lease, Outcome())
 
-    async def _attempt(self, attempt: Attempt) -> None:
+    async def _attempt(self, attempt: Attempt, run: Run, read_at: float) -> None:
         outcome = Outcome()
         execute_as(attempt.lease)
         try:
-            outcome = await attempt.run()
+            with tracing.attempt(run) as span:
+                outcome = await attempt.run()
+                if span is not None:
+                    span.set({"outlast.outcome": _what_became(outcome)})
         except Unavailable:
-            log.warning("attempt.abandoned", reason="the database is away; the run goes on when it is back")
+            reason = "the database is away; the run goes on when it is back"
+            log.warning("attempt.abandoned", run=response_id(run.run_id), attempt=run.attempt, reason=reason)
         except Exception:  # another attempt is made
-            log.exception("attempt.abandoned")
+            log.exception("attempt.abandoned", run=response_id(run.run_id), attempt=run.attempt)
         finally:
+            if outcome.status is not None:  # by one clock before it was read here, by another since
+                seconds = (run.begun_seconds or 0) + time.monotonic() - read_at
+                self._tally.observe(RUN_SECONDS, seconds, run.agent, outcome.status.value)
             self._end(attempt.lease, outcome)
 
     def _end(self, lease: Lease, outcome: Outcome) -> None:
@@ -153,6 +167,11 @@ class Runtime:
             self._worn("thread")
         self._threads.forget(lease)
 
+    def counted(self) -> dict[str, Any]:
+        """What has been counted since this was last asked, for `Dispatcher.tally`; empty if nothing was."""
+        self._tally.counters.update(self._database.take_pool_waits())
+        return self._tally.take()
+
     async def _watch_forever(self) -> None:
         while True:
             self.suspend_uncertain()
@@ -170,6 +189,11 @@ class Runtime:
             await asyncio.wait(loops)
 
 
+def _what_became(outcome: Outcome) -> str:
+    """In a word, for traces."""
+    return outcome.status.value if outcome.status else "retried" if outcome.retried else "handed_on"
+
+
 @asynccontextmanager
 async def open_runtime(
     settings: Settings,
@@ -179,6 +203,7 @@ async def open_runtime(
     *,
     marks: Marks | None = None,
     worn: Worn = lambda _: None,
+    tally: Tally | None = None,
 ) -> AsyncGenerator[Runtime]:
     """A runtime on the database that the settings name. What still runs at the end is given up as it is."""
     # The loop's own pool has a handful of threads: graphs that are not async would wait for one another.
@@ -192,5 +217,7 @@ async def open_runtime(
     )
     async with database.pooled(max_connections=settings.worker_connections):
         await database.run(schema.check, patience_seconds=30)
-        async with Runtime(database, agents, settings, ended, clock, threads, worn).running() as runtime:
+        async with Runtime(
+            database, agents, settings, ended, clock, threads, worn, tally or Tally()
+        ).running() as runtime:
             yield runtime

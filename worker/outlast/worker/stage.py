@@ -118,8 +118,8 @@ class Stage:
             await self._log.flush()
 
     def lost(self) -> None:
-        """The run is another's: end the attempt."""
-        self._log.lose()
+        """A write of the agent's was refused, the run is another's: end the attempt."""
+        self._log.refused()
 
     def _check(self) -> None:
         if self._closed:

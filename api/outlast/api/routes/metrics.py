@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.responses import Response
 
-from outlast.api.metrics import SystemState
+from outlast.api.metrics.system import SystemState
 from outlast.api.services import Replica, Services
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.store.overview import Overview

@@ -23,9 +23,12 @@ from outlast.shared.domain.ids import parse_response_id, response_id
 from outlast.shared.domain.responses import response_object
 from outlast.shared.domain.runs import Run
 from outlast.shared.store import runs
+from outlast.shared.tracing import trace_id
 from outlast.shared.wire import from_json
 
 router = APIRouter(tags=["responses"])
+
+TRACE_ID = "x-trace-id"
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -69,9 +72,13 @@ async def _create(request: Request, *, databricks: bool) -> Response:
     services: Services = request.app.state.services
     caller = await identify(request)
     body = await _read_json(request, services.settings.max_request_bytes)
-    asked = Asked(body, parse(body), caller.principal, datetime.now(UTC), databricks)
+    asked = Asked(
+        body, parse(body), caller.principal, datetime.now(UTC), databricks, request.headers.get("traceparent")
+    )
     submitted = await submit(services, asked, checked_key(request.headers.get(IDEMPOTENCY_KEY)))
     headers = {"idempotent-replayed": "true"} if submitted.replayed else {}
+    if submitted.run.traceparent:
+        headers[TRACE_ID] = trace_id(submitted.run.traceparent)
     if submitted.replayed and not asked.request.background:
         await presence.came(services, submitted.run)
     if asked.request.stream:

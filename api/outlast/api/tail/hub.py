@@ -36,7 +36,9 @@ def frame(line: str) -> bytes:
 class Hub:
     """``frames`` are numbered from ``base`` to ``next - 1``; older ones are in the database only."""
 
-    __slots__ = ("base", "closed", "frames", "idle_since", "next", "reopened", "run_id", "size", "viewers")
+    __slots__ = (
+        "base", "closed", "followed_since", "frames", "idle_since", "next", "reopened", "run_id", "size", "viewers",
+    )  # fmt: skip
 
     def __init__(self, run_id: UUID, start: int, reopened: int = 0) -> None:
         self.run_id = run_id
@@ -49,6 +51,8 @@ class Hub:
         """The terminal event has been read: there is nothing after ``next``."""
         self.viewers: set[Viewer] = set()
         self.idle_since = 0.0
+        self.followed_since: float | None = None
+        """Since when it is read as soon as there is more; None while nobody watches, and before the first read."""
 
     def extend(self, chunks: Iterable[Chunk]) -> None:
         """Add what continues the ring; what it has already is skipped, so a page may be given twice."""

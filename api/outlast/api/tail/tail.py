@@ -15,9 +15,11 @@ from uuid import UUID
 
 import structlog
 
+from outlast.api.metrics.instruments import Metrics
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import Unavailable
-from outlast.shared.domain.events import TERMINAL_TYPES
+from outlast.shared.domain.events import TERMINAL_TYPES, Chunk
+from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Run
 from outlast.shared.notifications import listen
 from outlast.shared.settings import Settings
@@ -37,8 +39,9 @@ _UNHEARD_POLL_SECONDS = 0.25  # while LISTEN does not work, the poll is all ther
 class Tail:
     """Hands out events of any run as they are committed by whichever worker."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, measured: Metrics) -> None:
         self._database = database
+        self._metrics = measured
         self._settings = settings
         self._reader = database.dedicated()
         self._hubs: dict[UUID, Hub] = {}
@@ -103,7 +106,8 @@ class Tail:
             yield viewer
         finally:
             hub.viewers.discard(viewer)
-            hub.idle_since = self._now()
+            if not hub.viewers:
+                hub.idle_since, hub.followed_since = self._now(), None
 
     async def read(self, viewer: Viewer) -> Batch:
         """The next events for this viewer; waits for them. Raises StreamCut when there can be no more."""
@@ -193,11 +197,25 @@ class Tail:
             await asyncio.sleep(random.uniform(0.05, 0.2))
             return
         for hub in hubs:
-            if page := pages.get(hub.run_id):
+            page = pages.get(hub.run_id, ())
+            if page:
+                self._measure(hub, page)
                 hub.extend(page)
                 hub.wake()
                 if not hub.closed and events.may_be_cut(page):
                     self._mark(hub.run_id)
+                    continue
+            if hub.followed_since is None and hub.viewers:
+                hub.followed_since = self._now()
+
+    def _measure(self, hub: Hub, page: Iterable[Chunk]) -> None:
+        """How late events reach those who wait for them. What was there before they came was not waited for."""
+        if hub.followed_since is None:
+            return
+        followed = self._now() - hub.followed_since
+        for chunk in page:  # a compacted one tells the age of its first event
+            if chunk.first_seq >= hub.next and chunk.age_seconds <= followed:
+                self._metrics.event_lag_seconds.observe(chunk.age_seconds)
 
     async def _listen_forever(self) -> None:
         while True:
@@ -258,7 +276,7 @@ class Tail:
     def _look_after(self, viewer: Viewer, now: float) -> None:
         if viewer.sending_since is not None:
             if now - viewer.sending_since > self._settings.slow_client_seconds and not viewer.is_cut:
-                log.warning("stream.slow_client", cursor=viewer.cursor)
+                log.warning("stream.slow_client", run=response_id(viewer.hub.run_id), cursor=viewer.cursor)
                 viewer.cut()
                 viewer.task.cancel()  # it waits in send(), which nothing else can end
         elif now - viewer.quiet_since >= self._settings.ping_seconds:

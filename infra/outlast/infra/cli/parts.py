@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from outlast.infra.migrate import Migration, checkpoints_are_current, checkpoints_made_by, migrate, shipped
-from outlast.shared import logs, settings
+from outlast.shared import logs, settings, tracing
 from outlast.shared.connections import Database, fixed
 from outlast.shared.settings import Settings, SettingsError
 from outlast.shared.wire import to_json
@@ -30,6 +30,7 @@ def run_api(host: str, port: int) -> None:
         )
     _refuse_taken(host, port)
     logs.configure(config, part="api")
+    tracing.configure(config, part="api")
     supervised.follow_parent()
     _side("api", "outlast.api.server").serve(config, host=host, port=port)
 

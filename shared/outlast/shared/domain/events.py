@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 CREATED = "response.created"
@@ -32,6 +32,8 @@ class Chunk:
     first_seq: int
     last_seq: int
     data: str
+    age_seconds: float = field(default=0.0, compare=False)
+    """How long before it was read its transaction began, by the database's clock."""
 
     def lines_from(self, sequence_number: int) -> list[str]:
         """The events with this number and later ones. A chunk may begin before a reader's cursor."""

@@ -87,6 +87,8 @@ class Submission:
     """It fails if no worker has taken it by then."""
     multitask_strategy: MultitaskStrategy = MultitaskStrategy.ENQUEUE
     idempotency_key: str | None = None
+    traceparent: str | None = None
+    """The root of its trace, if it is traced, as W3C Trace Context writes it."""
     request_digest: bytes | None = None
     """With a key: SHA-256 of the request, to tell a repeated request from another one."""
 
@@ -130,6 +132,12 @@ class Run:
     """Nobody waits for it, though it is in the foreground."""
     expired: bool = False
     """It was claimed later than it may be."""
+    waited_seconds: float | None = None
+    """From its arrival, by the API's clock, to its first claim, by the database's. None: it has not been claimed."""
+    traceparent: str | None = None
+    """The root of its trace, if it is traced, as W3C Trace Context writes it."""
+    begun_seconds: float | None = None
+    """From its first claim to when this was read, by the database's clock."""
 
 
 @dataclass(frozen=True, slots=True)

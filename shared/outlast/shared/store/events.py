@@ -80,9 +80,9 @@ async def applied(connection: Connection, batch: Sequence[Append]) -> set[UUID]:
 
 # Pages are cut by size: no reader holds more than it can pass on. octet_length does not unpack what it measures.
 _PAGE = """
-SELECT run_id, first_seq, last_seq, data FROM (
+SELECT run_id, first_seq, last_seq, data, extract(epoch FROM clock_timestamp() - created_at)::float8 FROM (
     SELECT c.*, sum(octet_length(data)) OVER (ORDER BY last_seq) - octet_length(data) AS before FROM (
-        SELECT run_id, first_seq, last_seq, data FROM run_events e
+        SELECT run_id, first_seq, last_seq, data, created_at FROM run_events e
         WHERE e.run_id = q.run_id AND e.last_seq >= q.sequence_number ORDER BY e.last_seq LIMIT %s) c) p
 WHERE before < %s ORDER BY last_seq
 """
@@ -96,8 +96,8 @@ async def read_from(connection: Connection, cursors: Sequence[tuple[UUID, int]])
     values = ([c[0] for c in cursors], [c[1] for c in cursors], PAGE_CHUNKS, PAGE_BYTES)
     cursor = await connection.execute(_READ, values, prepare=True)
     pages: dict[UUID, list[Chunk]] = {}
-    for run_id, first_seq, last_seq, data in await cursor.fetchall():
-        pages.setdefault(run_id, []).append(Chunk(first_seq, last_seq, data))
+    for run_id, *chunk in await cursor.fetchall():
+        pages.setdefault(run_id, []).append(Chunk(*chunk))
     return pages
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from outlast.shared.connections import PINNED_PLAN, Connection
+from outlast.shared.domain.measures import Sample, Samples
 from outlast.shared.wire import from_json
 
 COUNTED_MOST = 10_000
@@ -52,6 +53,8 @@ class WorkerState:
     """How long it has had the run that it has had longest."""
     counters: dict[str, int]
     """Totals since it started."""
+    samples: Samples
+    """The same of what it measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class Overview:
     submitted: int
     """Runs that were accepted within the last ``submitted_seconds``; the count ends at COUNTED_MOST."""
     submitted_seconds: float
+    notification_queue: float
+    """How full the server's queue of notifications is, from 0 to 1: full, no run can append events."""
 
 
 # The names come from jumps through the index, the numbers from its first entries, in the order of claims.
@@ -113,10 +118,13 @@ _WORKERS = """
 SELECT owner, host, pid, version, queues, extract(epoch FROM now() - started_at)::float8,
        greatest(0, extract(epoch FROM now() - seen_at))::float8,
        seen_at > now() - make_interval(secs => %(alive)s), children, slots, running, draining,
-       drain_requested_at IS NOT NULL, extract(epoch FROM now() - l.claimed_at)::float8, counters
+       drain_requested_at IS NOT NULL, extract(epoch FROM now() - l.claimed_at)::float8, counters, samples
 FROM workers LEFT JOIN (SELECT owner, min(claimed_at) AS claimed_at FROM run_leases GROUP BY owner) l USING (owner)
 ORDER BY host, pid LIMIT %(most)s
 """
+
+
+_NOTIFICATION_QUEUE = "SELECT pg_notification_queue_usage()"
 
 
 async def read(connection: Connection, *, submitted_seconds: float, beat_seconds: float) -> Overview:
@@ -128,9 +136,9 @@ async def read(connection: Connection, *, submitted_seconds: float, beat_seconds
             "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
             (list(limits), list(limits.values())),
         )
-        statements = (_READY, _WAITING, _RUNNING, _SUBMITTED, ESTIMATED_QUEUED, _WORKERS)
+        statements = (_READY, _WAITING, _RUNNING, _SUBMITTED, ESTIMATED_QUEUED, _WORKERS, _NOTIFICATION_QUEUE)
         cursors = [await connection.execute(statement, values) for statement in statements]
-        ready, waiting, running, submitted, estimate, serving = [await cursor.fetchall() for cursor in cursors]
+        ready, waiting, running, submitted, estimate, serving, notify = [await cursor.fetchall() for cursor in cursors]
     queues, by_agent = _queues(ready, waiting, running, serving)
     counted = sum(queue.ready + queue.waiting for queue in queues.values())
     exact = max([sum(row[1] for row in waiting), *(row[1] for row in ready)]) < COUNTED_MOST
@@ -143,6 +151,7 @@ async def read(connection: Connection, *, submitted_seconds: float, beat_seconds
         workers=[_worker(row) for row in serving],
         submitted=submitted[0][0],
         submitted_seconds=submitted_seconds,
+        notification_queue=notify[0][0],
     )
 
 
@@ -158,7 +167,9 @@ def _silent_seconds(beat_seconds: float) -> float:
 
 
 def _worker(row: tuple[Any, ...]) -> WorkerState:
-    return WorkerState(*row[:-1], counters=from_json(row[-1]))
+    samples: dict[str, list[dict[str, Any]]] = from_json(row[-1])
+    measured = {name: [Sample(**sample) for sample in found] for name, found in samples.items()}
+    return WorkerState(*row[:-2], counters=from_json(row[-2]), samples=measured)
 
 
 Rows = Sequence[tuple[Any, ...]]

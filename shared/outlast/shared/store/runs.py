@@ -19,7 +19,9 @@ from .threads import ACTIVE
 _RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at, r.deadline_at, r.background, r.store,
           r.tool_items, r.request, h.last_seq, r.response, r.cancel_requested_at IS NOT NULL, r.charged_attempts,
           r.last_cause, r.previous_run_id, t.id, r.retries, r.forgiven_attempts, r.reopened,
-          r.abandoned_at IS NOT NULL, r.expires_at < r.started_at"""
+          r.abandoned_at IS NOT NULL, r.expires_at < r.started_at,
+          extract(epoch FROM r.started_at - r.created_at)::float8,
+          extract(epoch FROM clock_timestamp() - r.started_at)::float8, r.traceparent"""
 
 
 async def read(connection: Connection, run_id: UUID, principal: str) -> Run | None:
@@ -222,4 +224,7 @@ def _run(row: tuple[Any, ...]) -> Run:
         reopened=row[21],
         abandoned=row[22],
         expired=bool(row[23]),
+        waited_seconds=row[24],
+        begun_seconds=row[25],
+        traceparent=row[26],
     )

@@ -57,11 +57,11 @@ WITH b AS MATERIALIZED (
     SELECT * FROM unnest(
         %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::uuid[], %b::text[], %b::text[], %b::smallint[],
         %b::timestamptz[], %b::int[], %b::boolean[], %b::boolean[], %b::text[], %b::text[], %b::bytea[], %b::text[],
-        %b::text[], %b::int[], %b::text[], %b::int[])
+        %b::text[], %b::int[], %b::text[], %b::int[], %b::text[])
     WITH ORDINALITY AS b(
         run_id, thread_id, thread, principal, previous_run_id, agent, queue, priority, created_at, timeout_seconds,
         background, store, tool_items, idempotency_key, request_digest, title, request, last_seq, data, expire_after,
-        place)),
+        traceparent, place)),
 n AS (
     INSERT INTO threads (id, principal, name) SELECT thread_id, principal, thread FROM b ORDER BY principal, thread
     ON CONFLICT DO NOTHING RETURNING id),
@@ -76,12 +76,12 @@ g AS MATERIALIZED (
 r AS (
     INSERT INTO runs (id, principal, thread_id, previous_run_id, agent, queue, priority, turn, ready, created_at,
                       timeout_seconds, background, store, tool_items, idempotency_key, request_digest, title, request,
-                      expires_at)
+                      expires_at, traceparent)
     SELECT b.run_id, b.principal, t.id, nullif(b.previous_run_id, b.run_id), b.agent, b.queue, b.priority,
            g.turn + row_number() OVER (PARTITION BY b.queue, b.principal ORDER BY b.place), true, b.created_at,
            b.timeout_seconds, b.background, b.store, b.tool_items, nullif(b.idempotency_key, ''),
            nullif(b.request_digest, ''), b.title, b.request,
-           now() + make_interval(secs => nullif(b.expire_after, 0))
+           now() + make_interval(secs => nullif(b.expire_after, 0)), nullif(b.traceparent, '')
     FROM b JOIN t USING (place) JOIN g USING (queue, principal)
     ORDER BY b.principal, b.idempotency_key, b.place
     ON CONFLICT DO NOTHING RETURNING id),
@@ -103,12 +103,13 @@ WITH t AS (SELECT id FROM threads WHERE principal = %(principal)s AND name = %(t
 r AS (
     INSERT INTO runs (id, principal, thread_id, previous_run_id, agent, queue, priority, turn, ready, created_at,
                       timeout_seconds, background, store, tool_items, idempotency_key, request_digest, title, request,
-                      expires_at)
+                      expires_at, traceparent)
     SELECT %(run_id)s, %(principal)s, t.id, %(previous_run_id)s, %(agent)s, %(queue)s, %(priority)s,
            1 + {TURN_BEFORE.format(queue="%(queue)s", principal="%(principal)s")},
            NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = t.id AND {ACTIVE}),
            %(created_at)s, %(timeout_seconds)s, %(background)s, %(store)s, %(tool_items)s, %(idempotency_key)s,
-           %(request_digest)s, %(title)s, %(request)s, now() + make_interval(secs => %(expire_after)s)
+           %(request_digest)s, %(title)s, %(request)s, now() + make_interval(secs => %(expire_after)s),
+           %(traceparent)s
     FROM t WHERE NOT %(alone)s OR NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread_id = t.id AND {_NOT_ENDED})
     ON CONFLICT DO NOTHING RETURNING id),
 h AS (INSERT INTO run_heads (run_id, last_seq) SELECT id, %(last_seq)s FROM r RETURNING run_id)
@@ -238,7 +239,7 @@ def _refusals() -> Generator[None]:
         raise Refused(f"The request cannot be stored: {error.diag.message_primary or error}.") from error
 
 
-_NO_KEY, _NO_DIGEST = "", b""
+_NO_KEY, _NO_DIGEST, _NO_TRACE = "", b"", ""
 
 
 def _row(entry: Entry) -> tuple[object, ...]:
@@ -248,7 +249,7 @@ def _row(entry: Entry) -> tuple[object, ...]:
         s.run_id, s.thread_id, s.thread, s.principal, s.previous_run_id or s.run_id, s.agent, s.queue, s.priority,
         s.created_at, s.timeout_seconds, s.background, s.store, s.tool_items.value, s.idempotency_key or _NO_KEY,
         s.request_digest or _NO_DIGEST, s.title, entry.request, entry.log.last_seq, entry.log.data,
-        s.expire_after_seconds or 0,
+        s.expire_after_seconds or 0, s.traceparent or _NO_TRACE,
     )  # fmt: skip
 
 
@@ -271,6 +272,7 @@ def _values(entry: Entry) -> dict[str, object]:
         "idempotency_key": submission.idempotency_key,
         "request_digest": submission.request_digest,
         "title": submission.title,
+        "traceparent": submission.traceparent,
         "request": entry.request,
         "last_seq": entry.log.last_seq,
         "data": entry.log.data,

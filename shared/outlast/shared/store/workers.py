@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from outlast.shared.connections import Connection
+from outlast.shared.domain.measures import Samples
 from outlast.shared.wire import to_json
 
 KEPT_SECONDS = 60.0  # a worker that has been silent for so long is not shown any more
@@ -26,15 +27,19 @@ class Report:
     draining: bool
     counters: Mapping[str, int]
     """Totals since it started."""
+    samples: Samples = field(default_factory=Samples)
+    """The same of what it measured."""
 
 
 async def report(connection: Connection, worker: Report) -> bool:
     """Returns whether somebody wants this worker drained."""
     cursor = await connection.execute(
-        """INSERT INTO workers (owner, host, pid, version, queues, children, slots, running, draining, counters)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        """INSERT INTO workers (owner, host, pid, version, queues, children, slots, running, draining, counters,
+                                samples)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
            ON CONFLICT (owner) DO UPDATE SET seen_at = now(), children = EXCLUDED.children, slots = EXCLUDED.slots,
-               running = EXCLUDED.running, draining = EXCLUDED.draining, counters = EXCLUDED.counters
+               running = EXCLUDED.running, draining = EXCLUDED.draining, counters = EXCLUDED.counters,
+               samples = EXCLUDED.samples
            RETURNING drain_requested_at IS NOT NULL""",
         (
             worker.owner,
@@ -47,6 +52,7 @@ async def report(connection: Connection, worker: Report) -> bool:
             worker.running,
             worker.draining,
             to_json(worker.counters),
+            to_json(worker.samples),
         ),
         prepare=True,
     )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from outlast.shared import logs
+from outlast.shared import logs, tracing
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
@@ -30,6 +30,7 @@ from .channel import Channel, leases_from_wire, leases_to_wire
 
 _PR_SET_PDEATHSIG = 1
 _EXIT_WITHOUT_PARENT = 70
+_TRACES_SECONDS = 1.0  # for spans that are not sent yet
 DUMP_SIGNAL = signal.SIGUSR1
 
 
@@ -56,8 +57,10 @@ def main(shared: Shared, settings: Settings) -> None:
         signal.signal(number, _ignore)
     faulthandler.register(DUMP_SIGNAL, file=shared.stacks, all_threads=True)  # also while a thread holds the GIL
     logs.configure(settings, part="worker")
+    tracing.configure(settings, part="worker")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(shared, settings))
+    tracing.stop(_TRACES_SECONDS)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
@@ -81,10 +84,12 @@ async def _serve(shared: Shared, settings: Settings) -> None:
         ):
             channel.send("ready")
             beating = asyncio.create_task(Pulse(shared.pulse).beat_forever())
+            counting = asyncio.create_task(_tell_counts(channel, runtime, settings.beat_seconds))
             if not await _obey(channel, runtime):
                 # The parent is gone: its leases end, and whoever takes the runs over must not find us still at work.
                 os._exit(_EXIT_WITHOUT_PARENT)
-            beating.cancel()
+            for task in (beating, counting):
+                task.cancel()
     except OutlastError as error:
         channel.send("cannot_start", reason=error.message)
         await channel.flush()
@@ -104,6 +109,13 @@ async def _obey(channel: Channel, runtime: Runtime) -> bool:
             case _:  # exit
                 return True
     return False
+
+
+async def _tell_counts(channel: Channel, runtime: Runtime, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        if counted := runtime.counted():
+            channel.send("counted", **counted)
 
 
 def _die_with_parent() -> None:

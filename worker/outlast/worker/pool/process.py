@@ -130,6 +130,8 @@ class Child:
                 case "worn":
                     self.worn.set()
                     dispatcher.worn(message["by"])
+                case "counted":
+                    dispatcher.tally.add(message["counters"], message["samples"])
                 case _:  # cannot_start
                     reason = message["reason"]
         return reason

@@ -14,6 +14,7 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
 from outlast.agent import AgentError, State, find_idempotency_key
+from outlast.shared import tracing
 from outlast.shared.connections import Database
 from outlast.shared.domain.ids import parse_item_id
 from outlast.shared.domain.runs import Lease, Run
@@ -27,6 +28,7 @@ from .asked import Asked
 from .callbacks import Callbacks
 from .conversation import answering, to_messages, unknown_answers, unseen
 from .saver import FencedSaver
+from .spans import Spans
 from .survival import Look, Reached, surviving
 
 log = structlog.get_logger()
@@ -92,7 +94,8 @@ class Performance:
         await self._stream(None, _config(self._stage.run))
 
     async def _stream(self, given: Any, config: dict[str, Any]) -> None:
-        config["callbacks"] = [self._callbacks]
+        spans = _spans()
+        config["callbacks"] = [self._callbacks, *spans]
         config["metadata"] = {_RUN_ID: str(self._stage.run.run_id)}
         config["configurable"] |= {
             "user_id": self._stage.context.principal,
@@ -115,6 +118,9 @@ class Performance:
             except GraphDrained:
                 if not self._called_client:  # else the run is at its end: the client has to answer first
                     raise Drained from None
+            finally:
+                for opened in spans:
+                    opened.close()
 
     async def _see(self, update: dict[str, Any]) -> None:
         if self._called_client:  # by an earlier attempt: this step is to be the last
@@ -201,6 +207,12 @@ class Performance:
     def _idempotency_key(self) -> str | None:
         call_id = self._callbacks.current_call()
         return self._stage.context.idempotency_key(call_id) if call_id is not None else None
+
+
+def _spans() -> list[Spans]:
+    """One who traces what the graph does, if this attempt is traced."""
+    tracer, attempt = tracing.tracer(), tracing.current_attempt()
+    return [] if tracer is None or attempt is None else [Spans(tracer, attempt)]
 
 
 def _looking(saver: FencedSaver, run: Run, latest: CheckpointTuple | None) -> Look:

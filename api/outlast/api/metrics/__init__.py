@@ -1,0 +1,1 @@
+"""What ``/metrics`` tells. docs/metrics.md lists everything; a test compares."""
