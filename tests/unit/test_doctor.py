@@ -168,7 +168,7 @@ def test_few_files_are_a_warning() -> None:
 
 # -- workers and queues ------------------------------------------------------------------------------------------------
 
-WORKER = WorkerState("w", "h", 7, "1.0", ["default"], 60.0, 0.5, True, 2, 20, 3, False, None, {})
+WORKER = WorkerState("w", "h", 7, "1.0", ["default"], 60.0, 0.5, True, 2, 20, 3, False, False, None, {})
 
 
 def seen(*found: WorkerState, queued: int = 0, running: int = 0, **queues: QueueState) -> Overview:
