@@ -7,7 +7,7 @@ million queued runs took 7 s. So each count ends at a limit; beyond it the plann
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from outlast.shared.connections import PINNED_PLAN, Connection
@@ -53,7 +53,7 @@ class WorkerState:
     """How long it has had the run that it has had longest."""
     counters: dict[str, int]
     """Totals since it started."""
-    samples: Samples
+    samples: Samples = field(default_factory=Samples)
     """The same of what it measured."""
 
 
@@ -72,7 +72,7 @@ class Overview:
     submitted: int
     """Runs that were accepted within the last ``submitted_seconds``; the count ends at COUNTED_MOST."""
     submitted_seconds: float
-    notification_queue: float
+    notification_queue: float = 0.0
     """How full the server's queue of notifications is, from 0 to 1: full, no run can append events."""
 
 
