@@ -64,8 +64,8 @@ def server(database_url: str, redis_url: str, tmp_path: Any) -> Generator[Server
         worker.wait_ready()
         wait_serving(api, port)
         wait_serving(with_keys, port_with_keys)
-        urls = (f"http://127.0.0.1:{number}" for number in (port, port_with_keys))
-        yield Server(started, *urls, database_url, worker)
+        url, url_with_keys = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port_with_keys}"
+        yield Server(started, url, url_with_keys, database_url, worker)
 
 
 @pytest.fixture(scope="module")
