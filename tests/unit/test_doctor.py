@@ -168,7 +168,10 @@ def test_few_files_are_a_warning() -> None:
 
 # -- workers and queues ------------------------------------------------------------------------------------------------
 
-WORKER = WorkerState("w", "h", 7, "1.0", ["default"], 60.0, 0.5, True, 2, 20, 3, False, False, None, {}, {})
+WORKER = WorkerState(
+    owner="w", host="h", pid=7, version="1.0", queues=["default"], up_seconds=60.0, seen_seconds=0.5, alive=True,
+    children=2, slots=20, running=3, draining=False, drain_requested=False, oldest_seconds=None, counters={},
+)  # fmt: skip
 
 
 def seen(*found: WorkerState, queued: int = 0, running: int = 0, **queues: QueueState) -> Overview:

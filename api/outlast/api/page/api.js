@@ -54,7 +54,7 @@ function noteClock(date) {
 
 const pathOf = (id, rest = "") => `responses/${encodeURIComponent(id)}${rest}`;
 
-const json = async (path, options) => (await call(path, options)).json();
+export const json = async (path, options) => (await call(path, options)).json();
 
 export const models = async () => (await json("models")).data.map((model) => model.id);
 

@@ -8,6 +8,7 @@ import { byId } from "./dom.js";
 import { pause } from "./follow.js";
 import { Inspector } from "./inspector.js";
 import { offerToForget } from "./key.js";
+import { Operations } from "./operations.js";
 import { RunsList } from "./runs_list.js";
 import { Scroll } from "./scroll.js";
 import { offerThemes } from "./theme.js";
@@ -19,6 +20,8 @@ const inspector = new Inspector();
 const scroll = new Scroll();
 const composer = new Composer({ onAsk: ask, onStop: () => conversation.stop() });
 const conversation = new Conversation({ changed, named, opened, inspect });
+const operations = new Operations({ onRefused: hideOperations });
+const OPERATIONS = "operations"; // what the address says instead of a run
 
 function changed(turn) {
   scroll.settle();
@@ -65,6 +68,9 @@ async function ask(question) {
 
 async function show() {
   const id = location.hash.slice(1);
+  operations.toggle(id === OPERATIONS);
+  byId("composer").hidden = byId("conversation").hidden = id === OPERATIONS;
+  if (id === OPERATIONS) return showOperations();
   const turn = conversation.turnOf(id);
   runs.select(id || null);
   closeSidebar();
@@ -85,6 +91,21 @@ async function show() {
     return;
   }
   await open(id);
+}
+
+function showOperations() {
+  runs.select(null);
+  closeSidebar();
+  conversation.clear();
+  byId("welcome").hidden = byId("inspector").hidden = true;
+  byId("scroller").scrollTop = 0;
+  byId("operations-title").focus();
+}
+
+// The key does not open it: there is nothing to see of it.
+function hideOperations() {
+  byId("operations-link").hidden = true;
+  if (operations.shown) byId("new").click();
 }
 
 async function open(id) {
@@ -141,4 +162,5 @@ offerThemes();
 offerToForget();
 runs.refresh();
 offerAgents();
+operations.offer();
 show();
