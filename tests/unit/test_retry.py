@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import math
+from datetime import UTC, datetime
 
 import pytest
 
@@ -50,20 +51,22 @@ def test_a_retry_that_could_not_begin_before_the_deadline_is_not_made() -> None:
     assert back_off(asked, POLICY, retries=0, seconds_left=10.1, jitter=0) is not None
 
 
-def begun(*, retries: int = 0, seconds_left: float = 60) -> Run:
-    return a_run(retries=retries, attempt=retries + 1, deadline_at=NOW + timedelta(seconds=seconds_left))
+def begun(*, retries: int = 0) -> Run:
+    return a_run(retries=retries, attempt=retries + 1)
 
 
 def told(error: Exception, *, retries: int = 0, seconds_left: float = 60) -> tuple[str, str]:
-    run = begun(retries=retries, seconds_left=seconds_left)
-    ending = consequence(error, run, POLICY, now=NOW, jitter=0)
+    ending = consequence(error, begun(retries=retries), POLICY, now=NOW, seconds_left=seconds_left, jitter=0)
     assert not isinstance(ending, Backoff)
     return ending.message, ending.code
 
 
 def test_the_first_failures_are_followed_by_retries() -> None:
     for retries in (0, 1, 2):
-        assert isinstance(consequence(ConnectionError(), begun(retries=retries), POLICY, now=NOW, jitter=0), Backoff)
+        follows = consequence(
+            ConnectionError(), begun(retries=retries), POLICY, now=NOW, seconds_left=math.inf, jitter=0
+        )
+        assert isinstance(follows, Backoff)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import random
 import time
 from collections.abc import Collection, Mapping
@@ -30,6 +29,7 @@ from outlast.shared.settings import Settings
 from outlast.shared.store import events, leases, retries, runs
 
 from .agents.adapter import Adapter
+from .background import stack_of
 from .failures import consequence, failed_for, given_up
 from .flusher import Flusher
 from .stage import Drained, Stage
@@ -37,6 +37,7 @@ from .stage import Drained, Stage
 log = structlog.get_logger()
 
 _RELEASE_PATIENCE_SECONDS = 5.0
+_FOREVER_SECONDS = 1e8
 
 
 class Stop(Enum):
@@ -95,6 +96,12 @@ class Attempt:
         self._deserted = False
         self._driving: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        # Not by this machine's time of day, which may be wrong: a run would end too early.
+        self._ends_at = time.monotonic() + (_FOREVER_SECONDS if run.seconds_left is None else run.seconds_left)
+
+    @property
+    def _seconds_left(self) -> float:
+        return max(self._ends_at - time.monotonic(), 0)
 
     def stop(self, why: Stop) -> None:
         """End the agent's code; what has happened to the run is then decided by ``why``. The first reason counts.
@@ -217,8 +224,7 @@ class Attempt:
         """Until the agent's code has ended. When it is stopped, or its time is up, it has the grace to do so."""
         stopping = asyncio.create_task(self._stopping.wait())
         try:
-            seconds = _seconds_until(self._run.deadline_at)
-            await asyncio.wait({driving, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({driving, stopping}, timeout=self._seconds_left, return_when=asyncio.FIRST_COMPLETED)
             if driving.done():
                 return
             self.stop(Stop.DEADLINE)
@@ -230,7 +236,7 @@ class Attempt:
             stopping.cancel()
         if not driving.done():
             self._deserted = True
-            log.warning("run.deserted", why=self._stop and self._stop.value, stack=_stack_of(driving))
+            log.warning("run.deserted", why=self._stop and self._stop.value, stack=stack_of(driving))
 
     def _refusal(self) -> Stop | AgentError | None:
         """Why the agent is not even started; nothing of what was said before is taken back then."""
@@ -242,7 +248,7 @@ class Attempt:
             return self._stop
         if self._run.attempt == 1 and self._run.expired:
             return failed_for(EndReason.EXPIRED)
-        if _seconds_until(self._run.deadline_at) == 0:  # code that kills its worker would do so again
+        if self._seconds_left <= 0:  # code that kills its worker would do so again
             self._stop = Stop.DEADLINE
             return self._stop
         if spent := given_up(self._run, self._settings):
@@ -252,7 +258,9 @@ class Attempt:
     def _after(self, error: Exception) -> Stop | Backoff | AgentError:
         """What follows from an exception of the agent's code: another try, or the end with words for the client."""
         policy = self._settings.retry_policy(self._run.agent)
-        follows = consequence(error, self._run, policy, now=datetime.now(UTC), jitter=random.random())
+        follows = consequence(
+            error, self._run, policy, now=datetime.now(UTC), seconds_left=self._seconds_left, jitter=random.random()
+        )
         # Another try is not what follows when it has been stopped: that may be why it failed.
         return self._stop if self._stop is not None and isinstance(follows, Backoff) else follows
 
@@ -287,14 +295,3 @@ class Attempt:
         self._retried = True
         retry = self._run.retries + 1
         log.warning("run.retrying", cause=backoff.cause, seconds=round(backoff.seconds, 3), retry=retry)
-
-
-def _stack_of(task: asyncio.Task[Any]) -> str:
-    """Where the code is: no values of variables."""
-    written = io.StringIO()
-    task.print_stack(file=written)
-    return written.getvalue()
-
-
-def _seconds_until(deadline: datetime | None) -> float | None:
-    return None if deadline is None else max((deadline - datetime.now(UTC)).total_seconds(), 0)

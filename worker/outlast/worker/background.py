@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Coroutine
+from typing import Any
 
 
 class Background:
@@ -24,3 +26,10 @@ class Background:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def stack_of(task: asyncio.Task[Any]) -> str:
+    """Where the code is: no values of variables."""
+    written = io.StringIO()
+    task.print_stack(file=written)
+    return written.getvalue()

@@ -18,16 +18,15 @@ log = structlog.get_logger()
 
 
 def consequence(
-    error: Exception, run: Run, policy: RetryPolicy, *, now: datetime, jitter: float
+    error: Exception, run: Run, policy: RetryPolicy, *, now: datetime, seconds_left: float, jitter: float
 ) -> Backoff | AgentError:
     """Another try, or what the client learns: the exception's type. The rest may hold secrets and is for the log.
 
-    ``jitter`` is from 0 to 1.
+    ``seconds_left``: until its deadline. ``jitter`` is from 0 to 1.
     """
     failure = transient(error, now)
     if failure is None:
         return _told(error, type(error).__name__)
-    seconds_left = float("inf") if run.deadline_at is None else (run.deadline_at - now).total_seconds()
     backoff = back_off(failure, policy, retries=run.retries, seconds_left=seconds_left, jitter=jitter)
     if backoff is not None:
         return backoff

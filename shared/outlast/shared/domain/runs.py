@@ -138,6 +138,8 @@ class Run:
     """The root of its trace, if it is traced, as W3C Trace Context writes it."""
     begun_seconds: float | None = None
     """From its first claim to when this was read, by the database's clock."""
+    seconds_left: float | None = None
+    """Until its deadline when this was read, by the database's clock."""
 
 
 @dataclass(frozen=True, slots=True)

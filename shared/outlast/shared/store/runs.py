@@ -21,7 +21,8 @@ _RUN = """r.id, t.name, r.principal, r.agent, r.status, r.attempt, r.created_at,
           r.last_cause, r.previous_run_id, t.id, r.retries, r.forgiven_attempts, r.reopened,
           r.abandoned_at IS NOT NULL, r.expires_at < r.started_at,
           extract(epoch FROM r.started_at - r.created_at)::float8,
-          extract(epoch FROM clock_timestamp() - r.started_at)::float8, r.traceparent"""
+          extract(epoch FROM clock_timestamp() - r.started_at)::float8, r.traceparent,
+          extract(epoch FROM r.deadline_at - clock_timestamp())::float8"""
 
 
 async def read(connection: Connection, run_id: UUID, principal: str) -> Run | None:
@@ -227,4 +228,5 @@ def _run(row: tuple[Any, ...]) -> Run:
         waited_seconds=row[24],
         begun_seconds=row[25],
         traceparent=row[26],
+        seconds_left=row[27],
     )
