@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import LiteralString
 from uuid import UUID
 
 from outlast.shared.connections import Connection
@@ -46,6 +48,11 @@ UPDATE runs SET cancel_requested_at = now() WHERE id = ANY(ARRAY(
     AND cancel_requested_at IS NULL ORDER BY abandoned_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id
 """
+PLANNED: Mapping[str, LiteralString] = {
+    **dict.fromkeys(("runs_cancelled", "runs_deadline", "runs_expiring"), _FIND),
+    "runs_abandoned": _CANCEL_ABANDONED,
+}
+"""As in `plans.PLANNED`."""
 
 
 async def find(connection: Connection, *, grace_seconds: float, limit: int) -> list[Overdue]:

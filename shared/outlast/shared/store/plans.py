@@ -8,13 +8,13 @@ from typing import Any, LiteralString, cast
 
 from outlast.shared.connections import PINNED_PLAN, Connection
 
-from . import claims, retries, sweeping
+from . import claims, overdue, retries, sweeping
 
-PLANNED: Mapping[str, LiteralString] = {**claims.PLANNED, **sweeping.PLANNED, **retries.PLANNED}
+PLANNED: Mapping[str, LiteralString] = {**claims.PLANNED, **sweeping.PLANNED, **retries.PLANNED, **overdue.PLANNED}
 """The index that a statement must use -> the statement, as it is executed."""
 _VALUES: Mapping[str, Any] = {
     "queue": "default", "limit": 10, "owner": "doctor", "lease_seconds": 1.0, "per_principal": 1, "per_agent": "{}",
-    "cause": "lease_expired", "charge": 0,
+    "cause": "lease_expired", "charge": 0, "grace": 1.0, "after": 1.0,
 }  # fmt: skip
 _GROWING = ("runs", "threads", "run_heads")  # with what has ended; a statement of every beat must not read all of them
 _LARGE_BYTES = 2**20  # what is smaller may be read whole
