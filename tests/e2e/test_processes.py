@@ -154,7 +154,7 @@ def test_a_stopped_worker_that_wakes_up_after_a_takeover_changes_nothing(started
     port = free_port()
     sleeper = started.worker()
     started.api(port)
-    run, _ = begun(client(port), 200)
+    run, _ = begun(client(port), 400)
     os.kill(sleeper.process.pid, signal.SIGSTOP)
     try:
         started.worker()
@@ -168,7 +168,7 @@ def test_a_stopped_worker_that_wakes_up_after_a_takeover_changes_nothing(started
 
     events = check_log(replay(port, run))
     assert [e["outlast"]["attempt"] for e in events if "outlast" in e] == [2]
-    assert events[-1]["response"]["output"][-1]["content"][0]["text"] == "".join(f"{n} " for n in range(200))
+    assert events[-1]["response"]["output"][-1]["content"][0]["text"] == "".join(f"{n} " for n in range(400))
 
 
 def test_parts_say_in_one_line_why_they_do_not_start(started: Parts, tmp_path: Path) -> None:

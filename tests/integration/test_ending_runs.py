@@ -9,6 +9,7 @@ from typing import Any
 
 import openai
 import pytest
+from redis.asyncio import Redis
 
 from outlast.agent import Context, Request
 from outlast.shared import endings
@@ -70,6 +71,7 @@ async def running(settings: Settings, agents: Agents, name: str, **asked: Any) -
     """A service, and a run of one of the agents that has begun."""
     async with serving(settings, {name: getattr(agents, name)}) as service:
         run = await service.openai.responses.create(input="x", background=True, extra_body=asked)
+        await service.workers[0].dispatcher.ring()  # there is no broker's consumer, and the next beat may be far off
         await agents.started.wait()
         yield service, run.id
         agents.let_go.set()
@@ -87,9 +89,16 @@ async def ended(service: Service, run: str) -> Any:
 
 
 async def test_a_worker_is_told_of_a_cancel_before_its_next_beat(settings: Settings, agents: Agents) -> None:
-    rare = settings.model_copy(update={"beat_seconds": 100.0, "lease_seconds": 400.0, "sweep_seconds": 100.0})
+    rare = settings.model_copy(update={"beat_seconds": 1_000.0, "lease_seconds": 4_000.0, "sweep_seconds": 1_000.0})
+
+    async def listening() -> bool:
+        async with Redis.from_url(settings.required_redis_url()) as client:
+            return bool((await client.pubsub_numsub("outlast:cancelled"))[0][1])
+
     async with running(rare, agents, "obedient") as (service, run):
-        cancelled: Any = await service.openai.responses.cancel(run)
+        await until(listening)
+        async with asyncio.timeout(20):
+            cancelled: Any = await service.openai.responses.cancel(run)
     assert (cancelled.status, cancelled.output_text) == ("cancelled", "working ")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Generator
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 
 from outlast.agent import Context, Request
 from outlast.shared.connections import Connection, Database, fixed
-from outlast.shared.domain.errors import Unavailable
+from outlast.shared.domain.errors import LeaseLost, Unavailable
 from outlast.shared.domain.ids import parse_response_id
 from outlast.shared.settings import Settings
 from outlast.shared.store import runs
@@ -249,3 +250,26 @@ async def test_an_address_with_a_typing_error_is_not_quoted(url: str) -> None:
         await Database(fixed(url), schema="outlast", application="tests").connect()
 
     assert "sec" not in "".join(traceback.format_exception(refused.value))
+
+
+async def test_a_statement_behind_one_that_failed_in_its_pipeline_is_not_taken_for_prepared(database_url: str) -> None:
+    """The driver prepares what it has executed five times, and does not notice when that was never executed."""
+
+    async def write(connection: Connection) -> int:
+        cursor = await connection.execute("SELECT 1 + %s", (1,))
+        row = await cursor.fetchone()
+        return row[0] if row else 0
+
+    async def lose(connection: Connection) -> None:
+        async with connection.pipeline():
+            await connection.execute("SELECT fence(%s, 1)", (uuid4(),))
+            await connection.execute("SELECT 1 + %s", (1,))
+
+    async with Database(fixed(database_url), schema="outlast", application="tests").pooled(
+        max_connections=1
+    ) as database:
+        for _ in range(5):
+            assert await database.run(write) == 2
+        with pytest.raises(LeaseLost):
+            await database.run(lose)
+        assert await database.run(write) == 2

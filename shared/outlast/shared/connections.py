@@ -24,7 +24,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from .domain.errors import Unavailable
-from .driver_errors import READ_ONLY, translated
+from .driver_errors import NOT_PREPARED, READ_ONLY, translated
 
 T = TypeVar("T")
 ConnInfo = Callable[[], Awaitable[str]]
@@ -189,6 +189,9 @@ class Database:
 
         Each would cost somebody his patience: they are replaced at once.
         """
+        if error.sqlstate == NOT_PREPARED:  # by this connection; the others know what they have prepared
+            await connection.close()
+            return
         if error.sqlstate == READ_ONLY:
             await connection.close()
         if connection.closed and not self.suspects(connection):

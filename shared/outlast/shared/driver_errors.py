@@ -13,7 +13,8 @@ _SCHEMA_ERRORS = (
     psycopg.errors.InvalidSchemaName,
 )
 # What a retry may mend though the driver files it elsewhere: a failover has left us with a standby, or a session was
-# ended because it slept within a transaction, or a new server has not been given its grants yet.
+# ended because it slept within a transaction, or a new server has not been given its grants yet. And the driver takes a
+# statement for prepared that it has sent behind one which failed in the same pipeline.
 _PASSING = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -21,9 +22,11 @@ _PASSING = (
     psycopg.errors.IdleInTransactionSessionTimeout,
     psycopg.errors.TransactionTimeout,
     psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.InvalidSqlStatementName,
 )
 _LASTING = (psycopg.errors.ProgramLimitExceeded,)  # of the data: no retry makes it smaller
 READ_ONLY = "25006"
+NOT_PREPARED = "26000"
 _SENTENCES = {
     READ_ONLY: "The database is read-only.",
     "40001": "The database could not order concurrent changes.",
