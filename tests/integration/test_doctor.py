@@ -446,7 +446,6 @@ def test_a_healthy_outlast_exits_with_0_and_a_doubtful_one_with_1_when_it_is_str
     ("change", "words"),
     [
         ({"OUTLAST_BEAT_SECONDS": "5"}, "OUTLAST_LEASE_SECONDS must be at least three times"),
-        ({"OUTLAST_AGENTS": ""}, "OUTLAST_AGENTS is not set"),
         ({"OUTLAST_AGENTS": "m=nowhere:agent"}, "there is no module 'nowhere'"),
         ({"OUTLAST_AGENTS": "m=gone:agent"}, "Loading the agents ended early"),
         ({"DATABASE_URL": ""}, "DATABASE_URL is not set"),
@@ -458,6 +457,11 @@ def test_what_is_wrong_is_said_and_exits_with_1(env: dict[str, str], change: dic
     shown = run(**{**env, **change})
     assert shown.exit_code == 1 and words in shown.stdout, shown.stdout
     assert re.search(r"^error ", shown.stdout, re.MULTILINE) and "Traceback" not in shown.stdout + shown.stderr
+
+
+def test_an_operator_needs_no_agents(env: dict[str, str]) -> None:
+    shown = run(**{**env, "OUTLAST_AGENTS": ""})
+    assert shown.exit_code == 0 and "OUTLAST_AGENTS is not set here" in shown.stdout, shown.stdout
 
 
 def test_checkpoints_of_another_release_are_an_error(env: dict[str, str]) -> None:

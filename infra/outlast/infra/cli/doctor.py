@@ -70,7 +70,8 @@ def judge_settings(config: Settings, environment: Mapping[str, str]) -> list[Fin
             found.append(warning("settings", f"{name} is set, and no setting has this name.", fix))
     if not config.agents:
         fix = "OUTLAST_AGENTS=name=module:attribute, the first is the default"
-        found.append(error("settings", "OUTLAST_AGENTS is not set: there is nothing to run.", fix))
+        seen = "OUTLAST_AGENTS is not set here: an API or a worker with these settings would not start."
+        found.append(warning("settings", seen, fix))
     return found or [ok("settings", "The settings are complete and agree with each other.")]
 
 
