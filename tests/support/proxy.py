@@ -36,6 +36,7 @@ class Mode(Enum):
     """The same on the way back only: the server does what it is told, and its answers do not come."""
 
 
+_CLOSE_PAUSE_SECONDS = 0.02
 TO_SERVER = (Mode.BLACK_HOLE, Mode.DEAF)
 TO_CLIENT = (Mode.BLACK_HOLE, Mode.MUTE)
 
@@ -175,9 +176,10 @@ class Proxy:
 
     async def _close(self) -> None:
         await self._stop_listening()
-        tasks = [task for link in self._links for task in link.tasks]
-        await self._cut()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # What has just been accepted is not a link yet: until nothing is under way any more.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await self._cut()
+            await asyncio.wait(tasks, timeout=_CLOSE_PAUSE_SECONDS)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(writer, self.watch() if self.watch else None)
