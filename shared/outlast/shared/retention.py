@@ -22,7 +22,7 @@ from .store.pruning import Candidate, Expiry, Removed
 log = structlog.get_logger()
 
 _LOOK_SECONDS = 60.0
-_REST = 4.0  # times what a batch took: a slow database is asked for less
+REST = 4.0  # times what a batch took: a slow database is asked for less
 _DAY_SECONDS = 86_400.0
 
 
@@ -93,7 +93,7 @@ class Retention:
         connection = self._database.dedicated(**PINNED_PLAN)
         try:
             for expiry in self._expiries:
-                async with aclosing(prune(connection, expiry, rest=_REST)) as batches:
+                async with aclosing(prune(connection, expiry, rest=REST)) as batches:
                     async for removed in batches:
                         if removed is None:
                             return total

@@ -13,7 +13,7 @@ import typer
 from outlast.shared.connections import PINNED_PLAN, Connection
 from outlast.shared.domain.errors import Invalid, OutlastError
 from outlast.shared.domain.runs import RunStatus
-from outlast.shared.retention import prune
+from outlast.shared.retention import REST, prune
 from outlast.shared.settings import Settings
 from outlast.shared.store import schema
 from outlast.shared.store.forecast import COUNTED_RUNS, Forecast, forecast
@@ -23,7 +23,6 @@ from .operators import operators_database, operators_settings, seconds_of
 
 T = TypeVar("T")
 
-_REST = 1.0  # somebody waits for it: it takes more at a time than servers do by themselves
 _TELL_SECONDS = 1.0
 _BUSY_SECONDS = 0.2
 _FORECAST_TIMEOUT = "60s"
@@ -97,7 +96,7 @@ class _Tally:
 async def _prune(config: Settings, expiry: Expiry, tally: _Tally) -> None:
     connection = operators_database(config).dedicated(**PINNED_PLAN)
     try:
-        async with aclosing(prune(connection, expiry, rest=_REST)) as batches:
+        async with aclosing(prune(connection, expiry, rest=REST)) as batches:
             async for removed in batches:
                 tally.add(removed)
                 if removed is None:

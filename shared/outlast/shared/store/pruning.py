@@ -16,7 +16,7 @@ from outlast.shared.domain.runs import RunStatus
 
 from .threads import ACTIVE
 
-BATCH_RUNS = 200
+BATCH_RUNS = 100
 BATCH_EVENTS = 50_000  # a run with more is a batch of its own
 _SLICE_EVENTS = 10_000  # of each run; what one statement removes takes it far less time than it may have
 _SLICE_ROWS = 2_000
