@@ -18,6 +18,7 @@ from tests.support.bulk import fill
 from tests.support.keys import a_key
 from tests.support.outages import Outages
 from tests.support.processes import Part, Parts, free_port, parts, wait_serving
+from tests.support.waiting import until_sync
 
 PROGRAM = found()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium: install it, or set CHROMIUM to its program")
@@ -41,6 +42,14 @@ class Server:
 
     def status(self, run: str) -> str:
         return httpx.get(f"{self.url}/v1/responses/{run}", timeout=20).json()["status"]
+
+    def attempts_of_failed(self, run: str) -> int:
+        """0 while it has not failed."""
+        with psycopg.connect(self.database_url, options="-c search_path=outlast") as connection:
+            row = connection.execute(
+                "SELECT attempt FROM runs WHERE id = %s AND status = 'failed'", (run.removeprefix("resp_"),)
+            ).fetchone()
+        return row[0] if row else 0
 
     def execute(self, statement: str, *values: Any) -> None:
         with psycopg.connect(self.database_url, autocommit=True, options="-c search_path=outlast") as connection:
@@ -133,7 +142,7 @@ def test_a_failed_run_is_retried_and_a_refusal_is_said(page: Page, server: Serve
 
     page.click(f"#all-runs [data-key={json.dumps(run)}] button")
     answer(page, "yes")
-    page.until(f"{row(run)}?.innerText.includes('2')")
+    until_sync(lambda: server.attempts_of_failed(run) == 2)
     page.until(f"{row(run)}.querySelector('button').innerText === 'Retry'")
     server.execute("DELETE FROM run_events WHERE run_id = %s", run.removeprefix("resp_"))
     page.click(f"#all-runs [data-key={json.dumps(run)}] button")
