@@ -72,15 +72,18 @@ def test_a_setting_is_read_from_its_key_in_the_file(
     field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = {"agents": '{ mine = "agent:agent" }', "queues": '["slow"]', "auth": '"none"', "tail": '"poll"'}
+    values["lakebase_sslmode"] = '"verify-full"'
+    values["token_key"] = f'"{"k" * 32}"'
     values |= {
         "strict_models": "true",
         "otel": "true",
+        "mlflow": "true",
         "log_format": '"json"',
         "lease_seconds": "60",
         "beat_seconds": "1",
         "sweep_seconds": "1",
     }
-    unset = ("children", "isolated_children", "max_queued_per_principal", "max_running_per_principal")
+    unset = ("children", "health_port", "isolated_children", "max_queued_per_principal", "max_running_per_principal")
     values |= dict.fromkeys((*unset, "expire_queued_after_seconds", "task_timeout_seconds"), "7")
     values |= {
         "max_running_per_agent": "{ mine = 7 }",

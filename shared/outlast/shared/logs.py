@@ -5,21 +5,40 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import structlog
 from pydantic import SecretStr
 
+from outlast.agent import Secret
+
 from .settings import Settings
 
+_JSON_WEB_TOKEN = re.compile(r"\beyJ[\w-]{8,}(\.[\w-]*){2,4}")
 _PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]*):[^\s/@]+@")
 _MASK = "***"
 _RECOGNISABLE = 6  # characters of a password: a shorter one may be part of any word
+_concealed: list[str] = []
+
+
+@contextmanager
+def concealing(secret: Secret | None) -> Generator[None]:
+    """Meanwhile no line shows this text, whoever writes it."""
+    if secret is None:
+        yield
+        return
+    _concealed.append(secret.reveal())
+    try:
+        yield
+    finally:
+        _concealed.remove(secret.reveal())
 
 
 def configure(settings: Settings, *, part: str) -> None:
-    """Send structlog and the standard library's loggers to stderr in one form. ``part`` is api, worker or dev."""
+    """Send structlog and the standard library's loggers to stderr in one form. ``part``: api, worker, dev, serve."""
     console = settings.log_format == "console" or (settings.log_format is None and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -68,13 +87,18 @@ def _name_part(part: str) -> Any:
 
 
 def _masking(settings: Settings) -> Any:
-    """Take out passwords, wherever a finished line has them: those in addresses, and our own in any other form."""
+    """Take out passwords, wherever a finished line has them: those in addresses, and our own in any other form.
+
+    And users' tokens: those of runs that are executed here, and whatever looks like one.
+    """
     own = [word for url in (settings.database_url, settings.redis_url) if url for word in _passwords(url)]
+    if settings.token_key is not None:
+        own.append(settings.token_key.get_secret_value())
 
     def mask(_logger: Any, _method: str, line: str) -> str:
-        for password in own:
-            line = line.replace(password, _MASK)
-        return _PASSWORD_IN_URL.sub(rf"\1:{_MASK}@", line)
+        for word in (*own, *_concealed):  # a copy: agents log in threads too
+            line = line.replace(word, _MASK)
+        return _PASSWORD_IN_URL.sub(rf"\1:{_MASK}@", _JSON_WEB_TOKEN.sub(_MASK, line))
 
     return mask
 

@@ -1,11 +1,10 @@
-"""What can be set, from the environment and ``outlast.toml`` (the environment wins). Built once, passed down."""
+"""The settings and how they depend on one another."""
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -14,33 +13,21 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from .by_agent import ByAgent, chosen
-from .domain.errors import OutlastError
-from .domain.retry import RetryPolicy
-from .domain.runs import Durability, Isolation, MultitaskStrategy
+from outlast.shared.by_agent import ByAgent, chosen
+from outlast.shared.cores import cores
+from outlast.shared.domain.retry import RetryPolicy
+from outlast.shared.domain.runs import Durability, Isolation, MultitaskStrategy
 
-CONFIG_FILE = "outlast.toml"
+from .fields import CONFIG_FILE, SettingsError, plain
+from .lakebase import LakebaseSettings
+
 ISOLATED_QUEUE = "isolated"
 """Where runs wait that need a process to themselves."""
 _MAX_RETRIES = 3
 _TASK_TIMEOUT_SECONDS = 3600
 
 
-class SettingsError(OutlastError):
-    """A setting is wrong."""
-
-
-def _cores() -> int:
-    """The cores this process may use, which in a container are often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _plain(name: str, **options: Any) -> Any:
-    """A field whose environment variable has no OUTLAST_ prefix: a name that hosts and templates already use."""
-    return Field(validation_alias=AliasChoices(name.upper(), name), **options)
-
-
-class Settings(BaseSettings):
+class Settings(LakebaseSettings, BaseSettings):
     """One frozen object. Units are in the names; relations between settings are checked."""
 
     model_config = SettingsConfigDict(
@@ -52,13 +39,12 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
     )
 
-    database_url: SecretStr | None = _plain("database_url", default=None)
-    redis_url: SecretStr | None = _plain("redis_url", default=None)
-    task_timeout_seconds: ByAgent[Annotated[int, Field(gt=0)]] = _plain(
+    redis_url: SecretStr | None = plain("redis_url", default=None)
+    task_timeout_seconds: ByAgent[Annotated[int, Field(gt=0)]] = plain(
         "task_timeout_seconds", default_factory=lambda: {"*": _TASK_TIMEOUT_SECONDS}
     )
     """From a run's first claim to its end, over all attempts."""
-    poll_interval_seconds: float = _plain("poll_interval_seconds", default=1.0, gt=0)
+    poll_interval_seconds: float = plain("poll_interval_seconds", default=1.0, gt=0)
 
     db_schema: str = Field(default="outlast", validation_alias=AliasChoices("OUTLAST_SCHEMA", "schema"))
     """The Postgres schema. Names on Redis and NOTIFY channels carry it, so two Outlasts may share both servers."""
@@ -66,10 +52,16 @@ class Settings(BaseSettings):
     """name -> module:attribute; the first is the default."""
     strict_models: bool = False
     """Refuse a ``model`` that names no agent, rather than run the default agent."""
-    auth: Literal["none", "api_keys"] | None = None
+    auth: Literal["none", "api_keys", "databricks"] | None = None
     """Who may call. Unset means none, and then only on a loopback address."""
     data_dir: str = ".outlast"
     """Where ``outlast dev`` keeps its embedded servers' data."""
+    admins: Annotated[tuple[str, ...], NoDecode] = ()
+    """With auth databricks: the users with the scope admin, by id or email."""
+    token_key: SecretStr | None = Field(default=None, min_length=32)
+    """What users' tokens are encrypted with on their way to the workers; without it they do not travel."""
+    token_seconds: int = Field(default=3600, gt=0, le=86_400)
+    """How long a user's token is kept at most."""
 
     tail: Literal["listen", "poll"] = "listen"
     """How an API replica learns of new events; poll where LISTEN cannot work (a transaction pooler)."""
@@ -122,6 +114,10 @@ class Settings(BaseSettings):
     """Before a run's first retry; twice as long before each further one."""
     queues: Annotated[tuple[str, ...], NoDecode] = ("default",)
     worker_connections: int = Field(default=6, ge=2)
+    connection_life_seconds: float = Field(default=3000, gt=0, le=3000)
+    """A connection is replaced after so long: less than rotating credentials and a managed database's sessions last."""
+    rest_after_seconds: float = Field(default=30, ge=0)
+    """After so long with nothing to do a process leaves the database alone, so that it can be suspended; 0: never."""
     lease_seconds: float = Field(default=6.0, gt=0)
     beat_seconds: float = Field(default=1.5, gt=0)
     """How often leases are renewed, cancels noticed and unannounced runs looked for."""
@@ -136,6 +132,8 @@ class Settings(BaseSettings):
     buffer_bytes: int = Field(default=2**20, gt=0)
     flush_min_interval_ms: float = Field(default=0.0, ge=0)
     """Wait at least so long between two flushes: fewer, larger commits where Postgres is the scarce resource."""
+    health_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where a worker tells a host how it is; unset: nowhere."""
 
     retention_days: float = Field(default=30, ge=0, le=36_500)
     """A run is removed so long after its end; 0: never."""
@@ -144,6 +142,8 @@ class Settings(BaseSettings):
 
     otel: bool | None = None
     """Trace runs with OpenTelemetry. Unset: where the standard variables name a collector."""
+    mlflow: bool | None = None
+    """Trace runs in MLflow, with what is said in them. Unset: where MLflow's variables are set."""
     log_format: Literal["console", "json"] | None = None
     """Unset: console on a terminal, else JSON."""
     log_level: str = Field(default="info", validation_alias=AliasChoices("OUTLAST_LOG_LEVEL", "LOG_LEVEL", "log_level"))
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name or '(no name)'}={target}: write name=module:attribute")
         return agents
 
-    @field_validator("queues", "preload", mode="before")
+    @field_validator("queues", "preload", "admins", mode="before")
     @classmethod
     def _parse_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -209,7 +209,7 @@ class Settings(BaseSettings):
 
     @property
     def worker_children(self) -> int:
-        return self.children or _cores()
+        return self.children or cores()
 
     def durability_of(self, agent: str) -> Durability:
         return chosen(self.durability, agent, Durability.SYNC)
@@ -246,7 +246,7 @@ class Settings(BaseSettings):
 
     @property
     def isolated_worker_children(self) -> int:
-        return (self.isolated_children or _cores()) if self.isolated_queues else 0
+        return (self.isolated_children or cores()) if self.isolated_queues else 0
 
     @property
     def default_agent(self) -> str | None:
@@ -255,7 +255,8 @@ class Settings(BaseSettings):
     def required_database_url(self) -> str:
         if self.database_url is None:
             raise SettingsError(
-                "DATABASE_URL is not set: the URL of a Postgres, as in postgresql://user:password@host/name"
+                "DATABASE_URL is not set: the URL of a Postgres, as in postgresql://user:password@host/name "
+                "(for Lakebase: LAKEBASE_AUTOSCALING_ENDPOINT or LAKEBASE_INSTANCE_NAME)"
             )
         return self.database_url.get_secret_value()
 
@@ -263,26 +264,3 @@ class Settings(BaseSettings):
         if self.redis_url is None:
             raise SettingsError("REDIS_URL is not set: the URL of a Redis or Valkey, as in redis://host:6379/0")
         return self.redis_url.get_secret_value()
-
-
-def variables() -> frozenset[str]:
-    """The names of the environment variables that are read."""
-    found: set[str] = set()
-    for name, field in Settings.model_fields.items():
-        alias = field.validation_alias
-        names = alias.choices if isinstance(alias, AliasChoices) else [f"OUTLAST_{name}"]
-        found |= {str(choice).upper() for choice in names}
-    return frozenset(found)
-
-
-def load(**overrides: Any) -> Settings:
-    """The settings of this process. Raises SettingsError, which names what is wrong but never repeats a value."""
-    try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors(include_input=False)
-        ]
-        raise SettingsError("; ".join(problems)) from None
-    except ValueError as error:  # outlast.toml is not TOML
-        raise SettingsError(f"{CONFIG_FILE}: {error}") from None

@@ -1,0 +1,7 @@
+"""What can be set, from the environment and ``outlast.toml`` (the environment wins). Built once, passed down."""
+
+from .fields import CONFIG_FILE, SettingsError
+from .loading import load, variables
+from .settings import ISOLATED_QUEUE, Settings
+
+__all__ = ["CONFIG_FILE", "ISOLATED_QUEUE", "Settings", "SettingsError", "load", "variables"]
