@@ -9,7 +9,9 @@ import asyncio
 import struct
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
+
+from .postgres_wire import connect, read_message
 
 _PROTOCOL = 3 << 16
 _ENDS_A_BATCH = (b"S", b"Q")  # Sync and Query: the server answers both with ReadyForQuery
@@ -58,7 +60,7 @@ class _Pooler:
             batch = b""
             in_transaction = False
             while True:
-                kind, message = await _message(reader)
+                kind, message = await read_message(reader)
                 if kind == b"X":
                     break
                 batch += message
@@ -80,18 +82,11 @@ class _Pooler:
             writer.write(b"N")  # no encryption
         async with self._turn:
             if self._writer is None:
-                self._reader, self._writer = await self._connect()
+                self._reader, self._writer = await connect(self._url)
                 self._writers.append(self._writer)
                 self._writer.write(startup)
                 self._greeting = (await self._until_ready())[0]
         writer.write(self._greeting)
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        parts = urlsplit(self._url)
-        query = parse_qs(parts.query)
-        if "host" in query:
-            return await asyncio.open_unix_connection(f"{query['host'][0]}/.s.PGSQL.{query.get('port', ['5432'])[0]}")
-        return await asyncio.open_connection(parts.hostname, parts.port or 5432)
 
     async def _answer(self, batch: bytes, client: asyncio.StreamWriter) -> bool:
         """Whether the client is now within a transaction."""
@@ -106,13 +101,7 @@ class _Pooler:
         assert self._reader is not None
         answer = b""
         while True:
-            kind, message = await _message(self._reader)
+            kind, message = await read_message(self._reader)
             answer += message
             if kind == _READY:
                 return answer, message[5:6]
-
-
-async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    head = await reader.readexactly(5)
-    (length,) = struct.unpack("!i", head[1:])
-    return head[:1], head + await reader.readexactly(length - 4)

@@ -170,7 +170,8 @@ def test_few_files_are_a_warning() -> None:
 
 WORKER = WorkerState(
     owner="w", host="h", pid=7, version="1.0", queues=["default"], up_seconds=60.0, seen_seconds=0.5, alive=True,
-    children=2, slots=20, running=3, draining=False, drain_requested=False, oldest_seconds=None, counters={},
+    resting=False, children=2, slots=20, running=3, draining=False, drain_requested=False, oldest_seconds=None,
+    counters={},
 )  # fmt: skip
 
 

@@ -57,15 +57,23 @@ async def migrate(database: Database, migrations: list[Migration], *, wait_secon
     when another runner holds the lock for longer than ``wait_seconds``.
     """
     async with sole_runner(database, wait_seconds) as connection:
-        await connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(database.schema)))
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, name text NOT NULL, "
-            "checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
+        if not await _keeps_records(connection, database.schema):
+            await connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(database.schema)))
+            await connection.execute(
+                "CREATE TABLE schema_migrations (version integer PRIMARY KEY, name text NOT NULL, "
+                "checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+            )
         missing = await _missing(connection, migrations)
         for migration in missing:
             await _apply(connection, migration)
     return missing
+
+
+async def _keeps_records(connection: Connection, schema: str) -> bool:
+    """Whether it was migrated before. A role that may only use the schema can then see that nothing is to be done."""
+    cursor = await connection.execute("SELECT to_regclass(format('%%I.schema_migrations', %s::text))", [schema])
+    row = await cursor.fetchone()
+    return row is not None and row[0] is not None
 
 
 def checkpoints_made_by() -> str | None:

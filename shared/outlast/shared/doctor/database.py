@@ -16,6 +16,7 @@ from outlast.shared.store.diagnosis import (
     TableFacts,
     Transaction,
 )
+from outlast.shared.store.granting import Maker
 from outlast.shared.store.plans import IndexFacts
 
 from .wording import counted, lasted
@@ -78,6 +79,11 @@ def judge_schema(version: int | None, *, needed: int, name: str) -> list[Finding
         seen = f"The schema is at {version}, this release knows {needed}: a newer release has migrated it."
         return [error("schema", seen, "pip install --upgrade outlast (or use another OUTLAST_SCHEMA)")]
     return [ok("schema", f"The schema {name} is at {version}, as this release needs it.")]
+
+
+def judge_maker(facts: Maker, *, name: str) -> Finding:
+    seen = f"There is no Outlast schema {name} in this database, and {facts.user} may not make it."
+    return error("schema", seen, f"GRANT CREATE ON DATABASE {facts.database} TO {facts.user}; then outlast migrate")
 
 
 def judge_sessions(facts: SessionFacts) -> list[Finding]:

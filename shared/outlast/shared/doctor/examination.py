@@ -13,15 +13,17 @@ from uuid import uuid4
 
 import structlog
 
-from outlast.shared.connections import Connection, Database, Dedicated, fixed, place
+from outlast.shared.connections import Connection, Database, Dedicated, place
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.findings import Finding, Severity, error, worst
+from outlast.shared.lakebase import Lakebase
+from outlast.shared.lakebase.faults import LoginFault, LoginRefused
 from outlast.shared.notifications import seconds_to_arrive
-from outlast.shared.settings import Settings
-from outlast.shared.store import diagnosis, overview, plans, schema
+from outlast.shared.settings import Settings, SettingsError
+from outlast.shared.store import diagnosis, granting, overview, plans, schema
 from outlast.shared.store.diagnosis import ServerFacts
 
-from . import broker, database, machine, workers
+from . import broker, database, lakebase, machine, workers
 from .asking_broker import BrokerError, ask_broker
 from .wording import UNREADABLE, redis_place
 
@@ -30,6 +32,8 @@ T = TypeVar("T")
 
 CHECK_SECONDS = 5.0
 """One question and its answer."""
+_LOGIN_SECONDS = 15.0
+"""The first login to Lakebase: databricks-sdk is loaded, and asks four things."""
 ALL_SECONDS = 20.0
 """All of them together; what is left then is not looked at."""
 _NOTIFICATION_SECONDS = 2.0
@@ -37,6 +41,7 @@ _LOOKS_AT_CLOCK = 3
 _LEASES_OVERDUE = 2  # leases' lengths; the sweep looks twice a second
 _LEAST_OVERDUE_SECONDS = 10.0
 _DATABASE_FIX = "Start the database, or correct DATABASE_URL: psql with the same URL says more."
+_LAKEBASE_FIX = "A suspended one wakes within seconds: look again. Else see its status: Compute > Lakebase Postgres."
 _BROKER_FIX = "Start the broker, or correct REDIS_URL: redis-cli -u with the same URL says more."
 
 
@@ -87,22 +92,36 @@ class _DatabaseExaminer:
         self._settings = settings
         self._ends_at = began + ALL_SECONDS
         self._place = UNREADABLE
+        self._database_fix = _DATABASE_FIX
         self._server: ServerFacts | None = None
         self._is_permitted = self._has_schema = False
         self._children: list[int] = []
 
     async def examine(self) -> list[Finding]:
-        if self._settings.database_url is None:
+        if not self._settings.names_database:
             return [error("database", "DATABASE_URL is not set.", "DATABASE_URL=postgresql://user:password@host/name")]
-        url = self._settings.required_database_url()
-        self._place = place(url) or UNREADABLE
-        opened = Database(fixed(url), schema=self._settings.db_schema, application="outlast doctor")
+        try:
+            opened = Database.of(self._settings, application="outlast doctor")
+        except SettingsError as wrong:
+            return [error("database", wrong.message, "Set the variable that it names.")]
+        self._place = str(opened.lakebase.target) if opened.lakebase else _place_of(self._settings)
+        if opened.lakebase is not None:
+            self._database_fix = _LAKEBASE_FIX
+        found = await self._workspace(opened.lakebase)
+        if worst(found) is Severity.ERROR:  # without a login nothing can be asked
+            return found
         self._first, self._second = opened.dedicated(), opened.dedicated()
         try:
-            return await self._ask_all()
+            return found + await self._ask_all()
         finally:
             await self._first.close()
             await self._second.close()
+
+    async def _workspace(self, opened: Lakebase | None) -> list[Finding]:
+        if opened is None:
+            return lakebase.judge_overruled(self._settings)
+        fix = "Is DATABRICKS_HOST right, and does this machine reach it?"
+        return await _checked("lakebase", lakebase.look(opened, self._settings), fix=fix, seconds=_LOGIN_SECONDS)
 
     async def _ask_all(self) -> list[Finding]:
         found = await self._check("database", self._reach)
@@ -132,15 +151,17 @@ class _DatabaseExaminer:
     async def _check(self, name: str, question: Callable[[], Awaitable[list[Finding]]]) -> list[Finding]:
         seconds = min(CHECK_SECONDS, self._ends_at - time.monotonic())
         if seconds <= 0:
-            return [error(name, "It was not looked at: the database takes too long to answer.", _DATABASE_FIX)]
-        return await _checked(name, question(), fix=_DATABASE_FIX, seconds=seconds)
+            return [error(name, "It was not looked at: the database takes too long to answer.", self._database_fix)]
+        return await _checked(name, question(), fix=self._database_fix, seconds=seconds)
 
     async def _reach(self) -> list[Finding]:
         try:
             facts = await self._first.run(diagnosis.server)
+        except (LoginFault, LoginRefused) as fault:
+            return [lakebase.judge_fault(fault)]
         except OutlastError as problem:
             said = problem.message.rstrip(".")
-            return [error("database", f"{said} ({self._place}).", _DATABASE_FIX)]
+            return [error("database", f"{said} ({self._place}).", self._database_fix)]
         self._server = facts
         _, uncertain = await _clock_ahead(self._first)
         return database.judge_server(facts, place=self._place, seconds=2 * uncertain)
@@ -159,6 +180,8 @@ class _DatabaseExaminer:
             return []
         found = await self._first.run(schema.version)
         self._has_schema = found == schema.NEEDED_VERSION
+        if found is None and (maker := await self._first.run(granting.may_make_schemas)).lacks:
+            return [database.judge_maker(maker, name=self._settings.db_schema)]
         return database.judge_schema(found, needed=schema.NEEDED_VERSION, name=self._settings.db_schema)
 
     async def _listening(self) -> list[Finding]:
@@ -254,3 +277,7 @@ def _most_files() -> int | None:
     """What an API raises its limit to (it does so by itself)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if hard == resource.RLIM_INFINITY else hard
+
+
+def _place_of(settings: Settings) -> str:
+    return place(settings.required_database_url()) or UNREADABLE

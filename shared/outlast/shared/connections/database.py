@@ -1,33 +1,26 @@
-"""The one door to Postgres: every connection of ours is made here.
-
-The address is an async callable, asked anew for each connection, so that rotating credentials fit in. Every connection
-is autocommit, named, kept alive, and ends what holds a lock too long: a process that is stopped within a transaction
-must not stop a takeover. A server that is away, or falls silent, is waited for; nobody is held by it.
-"""
+"""Connections to one Postgres schema: a pool of them, and dedicated ones."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
 import random
-import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from .domain.errors import Unavailable
-from .driver_errors import NOT_PREPARED, READ_ONLY, translated
+from outlast.shared.domain.errors import OutlastError, Unavailable
+from outlast.shared.driver_errors import NOT_PREPARED, READ_ONLY, translated
+from outlast.shared.lakebase import Lakebase, lakebase_of
+from outlast.shared.settings import Settings
+
+from .address import ConnInfo, fixed, minted
+from .connection import ANSWER_SECONDS, SOCKET, Connection
 
 T = TypeVar("T")
-ConnInfo = Callable[[], Awaitable[str]]
 
 _SESSION: dict[str, str] = {
     "idle_in_transaction_session_timeout": "2s",
@@ -36,14 +29,6 @@ _SESSION: dict[str, str] = {
 }
 # A plan cached while a table was small scans it for ever; these leave the planner the index only.
 PINNED_PLAN: dict[str, str] = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
-_SOCKET: dict[str, Any] = {
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 4000,
-}
-_ANSWER_SECONDS = 6.0  # longer than a statement may take: what has not answered then never will
 _RECONNECT_SECONDS = 0.5  # between two tries while somebody waits for a connection
 _CLOSE_SECONDS = 1.0
 _POOL_WAITS = {
@@ -51,92 +36,57 @@ _POOL_WAITS = {
     "pool_wait_ms": "requests_wait_ms",
     "pool_errors": "requests_errors",
 }
-CONNECTION_LIFE_SECONDS = 50 * 60  # less than the life of a rotating credential and of a managed database's connections
-
-
-def fixed(url: str) -> ConnInfo:
-    """An address that never changes."""
-
-    async def conninfo() -> str:
-        return url
-
-    return conninfo
-
-
-def place(url: str) -> str | None:
-    """Where a database is, without user and password; None for what is not clearly an address."""
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.Error:
-        return None
-    shown = [str(given.get(name) or default) for name, default in (("host", "localhost"), ("port", ""), ("dbname", ""))]
-    if any("@" in part for part in shown):  # a password that holds / or : ends the host early
-        return None
-    host, port, name = shown
-    return host + (f":{port}" if port else "") + (f"/{name}" if name else "")
-
-
-class Connection(psycopg.AsyncConnection[TupleRow]):
-    """One that a server which has fallen silent cannot hold: neither who waits for an answer nor who gives up."""
-
-    answer_seconds: float | None = _ANSWER_SECONDS
-    """How long one answer is waited for. A piece of work may raise it for itself, with its statement_timeout."""
-    made_at = 0.0
-
-    @classmethod
-    async def connect(  # pyright: ignore[reportIncompatibleMethodOverride] — we give no other options
-        cls, conninfo: str, *, on_failure: Callable[[psycopg.Error], None] = lambda _: None, **options: Any
-    ) -> Self:
-        try:
-            connection = await super().connect(conninfo, **options)
-        except psycopg.ProgrammingError:  # it quotes the address, and the password with it
-            raise psycopg.OperationalError("its address (DATABASE_URL) is not one that libpq understands") from None
-        except psycopg.Error as error:
-            on_failure(error)
-            raise
-        connection.made_at = asyncio.get_running_loop().time()
-        return connection
-
-    async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        if timeout is not None:
-            return await super().wait(gen, interval, timeout)
-        try:
-            return await super().wait(gen, interval, self.answer_seconds)
-        except psycopg.OperationalError as error:
-            if error.sqlstate is not None or self.pgconn.transaction_status != TransactionStatus.ACTIVE:
-                raise
-            self.pgconn.finish()  # the answer may come yet, when nobody expects it
-            raise psycopg.OperationalError(f"no answer within {self.answer_seconds:g} s") from None
-
-    async def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Break the connection off. To have the server cancel takes another connection, and 10 s if it is silent."""
-        with suppress(OSError), socket.socket(fileno=os.dup(self.pgconn.socket)) as end:
-            end.shutdown(socket.SHUT_RDWR)
+_LIFE_SECONDS = 3000.0
 
 
 class Database:
     """Connections to one Postgres schema: a pool for short work, and dedicated ones."""
 
-    def __init__(self, conninfo: ConnInfo, *, schema: str, application: str, pin_plan: bool = False) -> None:
+    def __init__(
+        self,
+        conninfo: ConnInfo,
+        *,
+        schema: str,
+        application: str,
+        pin_plan: bool = False,
+        life_seconds: float = _LIFE_SECONDS,
+        lakebase: Lakebase | None = None,
+    ) -> None:
         self.schema = schema
+        self.lakebase = lakebase
+        self.life_seconds = life_seconds
+        """How old a connection gets before another one takes its place."""
         self._conninfo = conninfo
         self._application = application
         self._session = {**_SESSION, **(PINNED_PLAN if pin_plan else {})}
-        self._options: dict[str, Any] = {"autocommit": True, "application_name": application, **_SOCKET}
+        self._options: dict[str, Any] = {"autocommit": True, "application_name": application, **SOCKET}
         self._pool: AsyncConnectionPool[Connection] | None = None
         self._purged_at = -math.inf
-        self._failure: psycopg.Error | None = None
+        self._failure: Exception | None = None
         """Why the pool could not connect, last time; None when it could."""
+
+    @classmethod
+    def of(cls, settings: Settings, *, application: str, pin_plan: bool = False) -> Database:
+        """The database that the settings name: DATABASE_URL, else a Lakebase. Raises SettingsError."""
+        lakebase = lakebase_of(settings)
+        return cls(
+            fixed(settings.required_database_url()) if lakebase is None else minted(lakebase),
+            schema=settings.db_schema,
+            application=application,
+            pin_plan=pin_plan,
+            life_seconds=settings.connection_life_seconds,
+            lakebase=lakebase,
+        )
 
     @asynccontextmanager
     async def pooled(self, *, max_connections: int) -> AsyncGenerator[Database]:
         """This database with its pool open. Does not wait for the server: work does, and says so when it is away."""
         pool = AsyncConnectionPool(
-            self._conninfo,
+            self._address,
             connection_class=Connection,
             min_size=1,
             max_size=max_connections,
-            max_lifetime=CONNECTION_LIFE_SECONDS,
+            max_lifetime=self.life_seconds,
             kwargs={**self._options, "on_failure": self._note_failure},
             configure=self._configure,
             open=False,
@@ -163,21 +113,22 @@ class Database:
         deadline = loop.time() + patience_seconds
         for attempt in range(1_000_000):
             try:
-                return await self._run_once(work)
+                with _heeding_cancels():
+                    return await self._run_once(work)
             except PoolClosed as error:
                 raise Unavailable from error
             except psycopg.Error as error:
-                ours = translated(self._failure if isinstance(error, PoolTimeout) and self._failure else error)
+                ours = self._why(error)
                 pause = min(0.02 * 2**attempt, 0.5) * random.uniform(0.5, 1.0)
                 if not isinstance(ours, Unavailable) or loop.time() + pause > deadline:
-                    raise ours from error
+                    raise ours.with_traceback(None) from error  # it may have been raised to others before
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
     async def _run_once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         assert self._pool is not None, "used outside pooled()"
         async with self._pool.connection() as connection:
-            connection.answer_seconds = _ANSWER_SECONDS
+            connection.answer_seconds = ANSWER_SECONDS
             try:
                 return await work(connection)
             except psycopg.Error as error:
@@ -203,12 +154,16 @@ class Database:
         """Whether one of its age has been lost."""
         return connection.made_at <= self._purged_at
 
+    def has_aged(self, connection: Connection) -> bool:
+        """Whether it is time for another one."""
+        return asyncio.get_running_loop().time() - connection.made_at > self.life_seconds
+
     async def connect(self, **session: str) -> Connection:
         """A connection of the caller's own, who closes it. ``session`` overrides settings of it. Raises Unavailable."""
         try:
-            connection = await Connection.connect(await self._conninfo(), **self._options)
+            connection = await Connection.connect(await self._address(), **self._options)
         except psycopg.Error as error:
-            raise translated(error) from error
+            raise self._explained(error) from error
         try:
             await self._configure(connection, **session)
         except psycopg.Error as error:
@@ -234,8 +189,23 @@ class Database:
         """A connection for one task. ``session`` overrides settings of it."""
         return Dedicated(self, session)
 
+    async def _address(self) -> str:
+        try:
+            return await self._conninfo()
+        except OutlastError as error:
+            self._failure = error
+            raise
+
     def _note_failure(self, error: psycopg.Error) -> None:
-        self._failure = error
+        self._failure = self._explained(error)
+
+    def _why(self, error: psycopg.Error) -> Exception:
+        return self._failure if isinstance(error, PoolTimeout) and self._failure else translated(error)
+
+    def _explained(self, error: psycopg.Error) -> Exception:
+        """Why a connection could not be made."""
+        refused = self.lakebase.refused(str(error)) if self.lakebase is not None else None
+        return refused or translated(error)
 
     async def _configure(self, connection: Connection, **session: str) -> None:
         values = {**self._session, **session}
@@ -260,7 +230,9 @@ class Dedicated:
 
         Raises SchemaMismatch when our tables are not there.
         """
-        if self._connection is not None and self._database.suspects(self._connection):
+        if self._connection is not None and (
+            self._database.suspects(self._connection) or self._database.has_aged(self._connection)
+        ):
             await self.close()
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect(**self._session)
@@ -278,6 +250,20 @@ class Dedicated:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+
+@contextmanager
+def _heeding_cancels() -> Generator[None]:
+    """A cancel that comes just when the pool has a connection is lost in it before Python 3.12: its asyncio.wait_for
+    then returns as if there had been none. Who is to stop would beat on for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0  # who tidies up after a cancel is not cancelled again
+    try:
+        yield
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 async def _try_again(pool: AsyncConnectionPool[Connection]) -> None:

@@ -1,0 +1,12 @@
+"""The one door to Postgres: every connection of ours is made here.
+
+The address is an async callable, asked anew for each connection, so that rotating credentials fit in. Every connection
+is autocommit, named, kept alive, and ends what holds a lock too long: a process that is stopped within a transaction
+must not stop a takeover. A server that is away, or falls silent, is waited for; nobody is held by it.
+"""
+
+from .address import ConnInfo, fixed, place
+from .connection import Connection
+from .database import PINNED_PLAN, Database, Dedicated
+
+__all__ = ["PINNED_PLAN", "ConnInfo", "Connection", "Database", "Dedicated", "fixed", "place"]
