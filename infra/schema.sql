@@ -143,7 +143,8 @@ CREATE TABLE workers (
     draining boolean NOT NULL,
     counters text DEFAULT '{}'::text NOT NULL,
     drain_requested_at timestamp with time zone,
-    samples text DEFAULT '{}'::text NOT NULL
+    samples text DEFAULT '{}'::text NOT NULL,
+    resting_until timestamp with time zone
 )
 WITH (fillfactor='50');
 

@@ -93,7 +93,8 @@ async def test_a_worker_is_told_of_a_cancel_before_its_next_beat(settings: Setti
 
     async def listening() -> bool:
         async with Redis.from_url(settings.required_redis_url()) as client:
-            return bool((await client.pubsub_numsub("outlast:cancelled"))[0][1])
+            number = client.connection_pool.connection_kwargs["db"]
+            return (await client.pubsub_numsub(f"outlast:{number}:cancelled"))[0][1] == 2  # the replica and the worker
 
     async with running(rare, agents, "obedient") as (service, run):
         await until(listening)
@@ -104,7 +105,7 @@ async def test_a_worker_is_told_of_a_cancel_before_its_next_beat(settings: Setti
 
 async def test_without_the_broker_the_beat_finds_a_cancel(settings: Settings, agents: Agents) -> None:
     async with running(settings, agents, "obedient") as (service, run):
-        service.replicas[0].services.cancel_hints.send = lambda run_ids: None  # type: ignore[method-assign]
+        service.replicas[0].services.hints.cancelled = lambda run_ids: None  # type: ignore[method-assign]
         await service.openai.responses.cancel(run)
         assert (await ended(service, run)).status == "cancelled"
 

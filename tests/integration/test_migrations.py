@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from outlast.infra import checkpoint_tables
@@ -50,6 +51,20 @@ async def test_any_schema_name_works_and_the_second_run_does_nothing(empty_url: 
     assert await migrate(target, shipped()) == []
     async with target.pooled(max_connections=1):
         await target.run(schema.check)
+
+
+async def test_a_role_that_may_only_use_the_schema_sees_that_nothing_is_to_be_done(empty_url: str) -> None:
+    await migrate(database(empty_url), shipped())
+    role = f"guest_{uuid.uuid4().hex}"
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute(SQL("CREATE ROLE {} LOGIN").format(Identifier(role)))
+        connection.execute(SQL("GRANT USAGE ON SCHEMA outlast TO {}").format(Identifier(role)))
+        connection.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA outlast TO {}").format(Identifier(role)))
+        try:
+            assert await migrate(database(make_conninfo(empty_url, user=role)), shipped()) == []
+        finally:
+            connection.execute(SQL("DROP OWNED BY {}").format(Identifier(role)))
+            connection.execute(SQL("DROP ROLE {}").format(Identifier(role)))
 
 
 def test_the_release_needs_the_newest_migration() -> None:

@@ -21,6 +21,7 @@ from outlast.shared.sweep import Sweep
 from outlast.worker.agents.langgraph.saver import FencedSaver
 from tests.support.aging import CHECKPOINT_TABLES, age, finished, left, rows, somebody_waits
 from tests.support.bulk import finish_many, work_on
+from tests.support.rest import awake
 from tests.support.runs import a_submission, claimed_one, finish, submitted
 from tests.support.waiting import until
 
@@ -306,7 +307,7 @@ async def test_the_leader_of_the_sweep_sets_it_going(
 ) -> None:
     monkeypatch.setattr("outlast.shared.retention._LOOK_SECONDS", 0.0)
     run = await finished(database, days=31)
-    sweep = Sweep(database, settings, Doorbell(settings.required_redis_url(), settings.db_schema))
+    sweep = Sweep(database, settings, Doorbell(settings.required_redis_url(), settings.db_schema), awake(settings))
     connection = await database.connect()
     try:
         async with connection, connection.transaction():

@@ -17,6 +17,7 @@ from outlast.shared.doorbell import Doorbell, broker_queue
 from outlast.shared.settings import Settings
 from outlast.shared.store import sweeping
 from outlast.shared.sweep import Sweep
+from tests.support.rest import awake
 from tests.support.runs import claimed_one, put_back, submitted
 from tests.support.waiting import until, until_sync
 
@@ -34,7 +35,7 @@ class Bells(Doorbell):
 @asynccontextmanager
 async def sweeper(settings: Settings, database: Database) -> AsyncGenerator[tuple[Sweep, Bells]]:
     bells = Bells()
-    sweep = Sweep(database, settings, bells)
+    sweep = Sweep(database, settings, bells, awake(settings))
     try:
         yield sweep, bells
     finally:

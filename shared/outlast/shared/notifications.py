@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from uuid import UUID
 
 import psycopg
@@ -39,11 +39,14 @@ def heads(payload: str) -> list[tuple[UUID, int]]:
     return found
 
 
-async def listen(database: Database, *, liveness_seconds: float = 5.0) -> AsyncIterator[list[tuple[UUID, int]]]:
+async def listen(
+    database: Database, *, wanted: Callable[[], bool] = lambda: True, liveness_seconds: float = 5.0
+) -> AsyncIterator[list[tuple[UUID, int]]]:
     """Follow the channel on a connection of its own. Yields once, empty, when LISTEN has taken effect.
 
     Whatever committed before that moment was not notified: the caller must look at everything then.
-    Ends by raising Unavailable when the connection is lost; call it again.
+    Ends when it is time for another connection or nobody wants it any more, which is asked every ``liveness_seconds``,
+    and by raising Unavailable when the connection is lost.
     """
     connection = await database.connect()
     try:
@@ -55,6 +58,8 @@ async def listen(database: Database, *, liveness_seconds: float = 5.0) -> AsyncI
         while True:
             async for notification in connection.notifies(timeout=liveness_seconds):
                 yield heads(notification.payload)
+            if database.has_aged(connection) or not wanted():
+                return
             await connection.execute("SELECT 1")  # a half-open socket is silent; this is not
     except psycopg.Error as error:
         raise translated(error) from error

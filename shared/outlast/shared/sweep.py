@@ -21,6 +21,7 @@ from .domain.errors import OutlastError
 from .domain.ids import response_id
 from .domain.overdue import Overdue
 from .doorbell import Doorbell
+from .rest import LOOK_ANYWAY_SECONDS, Rest
 from .retention import Retention
 from .settings import Settings
 from .store import overdue, retries, sweeping, workers
@@ -39,17 +40,20 @@ class Swept:
     led: bool = False
     busy: bool = False
     """Something is ready or running, or will be within a beat: the next look is to be soon."""
+    idle: bool = False
+    """Nothing is queued or running, and nothing will have to be done before long."""
     ready_queues: list[str] = field(default_factory=list[str])
     overdue: list[Overdue] = field(default_factory=list[Overdue])
     """Runs that are to end."""
 
 
 class Sweep:
-    def __init__(self, database: Database, settings: Settings, doorbell: Doorbell) -> None:
+    def __init__(self, database: Database, settings: Settings, doorbell: Doorbell, rest: Rest) -> None:
         self._database = database
         self._connection = database.dedicated(**PINNED_PLAN)
         self._settings = settings
         self._doorbell = doorbell
+        self._rest = rest
         self._retention = Retention(database, settings)
         self._working_since: float | None = None
         self._looked_at = 0.0
@@ -65,7 +69,7 @@ class Sweep:
 
     async def run_forever(self) -> None:
         """Look again and again until cancelled."""
-        missed = ""
+        settings, missed = self._settings, ""
         try:
             while True:
                 busy = True
@@ -77,8 +81,11 @@ class Sweep:
                     missed = error.message
                 except Exception:  # the next look is soon
                     log.exception("sweep.broke")
-                seconds = self._settings.sweep_seconds if busy else self._settings.beat_seconds
-                await asyncio.sleep(seconds * random.uniform(0.9, 1.1))
+                seconds, chance = settings.sweep_seconds if busy else settings.beat_seconds, random.uniform(0.9, 1.1)
+                if self._rest.resting:  # a look came first: of a process that was stopped nobody knows what it missed
+                    await self._rest.over(at_most=LOOK_ANYWAY_SECONDS * chance)
+                else:
+                    await asyncio.sleep(seconds * chance)
         finally:
             await self.close()
 
@@ -93,11 +100,14 @@ class Sweep:
             swept = await self._connection.run(lambda c: self._sweep(c, take_back=patient))
         except BaseException:
             self._working_since = None
+            self._rest.stirred()  # nobody knows whether there is something to do
             raise
         for queue in swept.ready_queues:
             self._doorbell.ring_if_silent(queue)
         if swept.led:
             self._retention.start_if_due()
+            if not swept.idle:
+                self._rest.stir()
         await self._end_all(swept.overdue)
         return swept
 
@@ -151,10 +161,11 @@ class Sweep:
             ready = await sweeping.ready_queues(connection)
             busy = bool(ready or found) or await sweeping.anything_runs(connection)
             busy = busy or await retries.due_within(connection, self._settings.beat_seconds)
+            idle = not busy and not await sweeping.anything_waits(connection)
         for run_id in taken:
             log.warning("run.taken_back", run=response_id(run_id), cause="lease_expired")
         self.taken_back += len(taken)
-        return Swept(led=True, busy=busy, ready_queues=ready, overdue=found)
+        return Swept(led=True, busy=busy, idle=idle, ready_queues=ready, overdue=found)
 
     async def _find_overdue(self, connection: Connection) -> list[Overdue]:
         settings = self._settings

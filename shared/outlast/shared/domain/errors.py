@@ -7,7 +7,7 @@ class OutlastError(Exception):
     """Something went wrong."""
 
     def __init__(self, message: str | None = None, *, param: str | None = None, code: str | None = None) -> None:
-        self.message = message or (type(self).__doc__ or "").strip()
+        self.message = message or " ".join((type(self).__doc__ or "").split())
         self.param = param
         self.code = code or self.default_code
         super().__init__(self.message)
@@ -103,6 +103,13 @@ class SchemaMismatch(OutlastError):
     """The database's schema is not the one this release needs."""
 
     default_code = "schema_mismatch"
+
+
+class Unfit(OutlastError):
+    """Connections to the database share sessions of the server: a pooler in between works by transaction. Let
+    DATABASE_URL name the server itself, or a pooler in session mode (pool_mode = session)."""
+
+    default_code = "unfit_database"
 
 
 class LeaseLost(OutlastError):

@@ -44,6 +44,8 @@ class WorkerState:
     seen_seconds: float
     """How long ago it reported."""
     alive: bool
+    resting: bool
+    """It has nothing to do, and is silent until it has."""
     children: int
     slots: int
     running: int
@@ -117,7 +119,8 @@ FROM pg_class WHERE oid = 'runs_backlog'::regclass
 _WORKERS = """
 SELECT owner, host, pid, version, queues, extract(epoch FROM now() - started_at)::float8,
        greatest(0, extract(epoch FROM now() - seen_at))::float8,
-       seen_at > now() - make_interval(secs => %(alive)s), children, slots, running, draining,
+       coalesce(resting_until, seen_at) > now() - make_interval(secs => %(alive)s), resting_until IS NOT NULL,
+       children, slots, running, draining,
        drain_requested_at IS NOT NULL, extract(epoch FROM now() - l.claimed_at)::float8, counters, samples
 FROM workers LEFT JOIN (SELECT owner, min(claimed_at) AS claimed_at FROM run_leases GROUP BY owner) l USING (owner)
 ORDER BY host, pid LIMIT %(most)s

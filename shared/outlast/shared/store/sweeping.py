@@ -76,3 +76,13 @@ async def anything_runs(connection: Connection) -> bool:
     cursor = await connection.execute("SELECT EXISTS (SELECT 1 FROM run_leases)")
     row = await cursor.fetchone()
     return bool(row and row[0])
+
+
+async def anything_waits(connection: Connection) -> bool:
+    """Whether a run that may not be claimed yet waits, or one that was not to be stored for its removal."""
+    cursor = await connection.execute(
+        """SELECT EXISTS (SELECT 1 FROM runs WHERE status = 'queued' AND NOT ready)
+               OR EXISTS (SELECT 1 FROM runs WHERE NOT store AND finished_at IS NOT NULL)"""
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])

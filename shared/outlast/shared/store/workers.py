@@ -27,6 +27,8 @@ class Report:
     draining: bool
     counters: Mapping[str, int]
     """Totals since it started."""
+    resting_seconds: float | None = None
+    """So long it will say nothing, unless there is work."""
     samples: Samples = field(default_factory=Samples)
     """The same of what it measured."""
 
@@ -35,11 +37,11 @@ async def report(connection: Connection, worker: Report) -> bool:
     """Returns whether somebody wants this worker drained."""
     cursor = await connection.execute(
         """INSERT INTO workers (owner, host, pid, version, queues, children, slots, running, draining, counters,
-                                samples)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                samples, resting_until)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() + make_interval(secs => %s))
            ON CONFLICT (owner) DO UPDATE SET seen_at = now(), children = EXCLUDED.children, slots = EXCLUDED.slots,
                running = EXCLUDED.running, draining = EXCLUDED.draining, counters = EXCLUDED.counters,
-               samples = EXCLUDED.samples
+               samples = EXCLUDED.samples, resting_until = EXCLUDED.resting_until
            RETURNING drain_requested_at IS NOT NULL""",
         (
             worker.owner,
@@ -53,6 +55,7 @@ async def report(connection: Connection, worker: Report) -> bool:
             worker.draining,
             to_json(worker.counters),
             to_json(worker.samples),
+            worker.resting_seconds,
         ),
         prepare=True,
     )
@@ -82,4 +85,7 @@ async def forget(connection: Connection, owner: str) -> None:
 
 
 async def forget_silent(connection: Connection) -> None:
-    await connection.execute("DELETE FROM workers WHERE seen_at < now() - make_interval(secs => %s)", (KEPT_SECONDS,))
+    await connection.execute(
+        "DELETE FROM workers WHERE coalesce(resting_until, seen_at) < now() - make_interval(secs => %s)",
+        (KEPT_SECONDS,),
+    )
