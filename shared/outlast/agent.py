@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 __all__ = [
     "Agent",
@@ -39,6 +39,7 @@ __all__ = [
     "Reasoning",
     "Request",
     "Retry",
+    "Secret",
     "State",
     "Text",
     "ToolCall",
@@ -178,6 +179,28 @@ class Request:
         return ""
 
 
+class Secret:
+    """A text that shows itself to nobody who does not ask for it, and cannot be pickled or stored in another way."""
+
+    __slots__ = ("reveal",)
+    reveal: Callable[[], str]  # not named as pydantic's: LangGraph stores in clear what has a method of that name
+
+    def __init__(self, value: str) -> None:
+        self.reveal = lambda: value  # no attribute has it: serialisers look into those of strange objects
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("A Secret cannot be stored")
+
+
 Save = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
@@ -200,6 +223,8 @@ class Context:
     saved: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What this attempt and earlier ones have saved, by name."""
     save_values: Save | None = field(default=None, repr=False, compare=False)
+    user_token: Secret | None = field(default=None, compare=False)
+    """To act as whoever is calling, on Databricks Apps. None elsewhere, and when it has ended: within the hour."""
 
     async def save(self, **values: Any) -> None:
         """Keep values for the next attempt, should this one be lost; those of the same name are replaced.

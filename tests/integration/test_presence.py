@@ -104,6 +104,8 @@ async def test_a_client_that_came_back_before_its_first_connection_was_missed_go
         run = (await row(database, "id"))[0]
         async with service.replicas[1].openai as client:
             stream = await client.responses.retrieve(f"resp_{run.hex}", stream=True)
+            refused = await first.get(f"/responses/resp_{run.hex}", params={"wait": 5, "starting_after": 1})
+            assert refused.status_code == 400  # and waits for nothing
             asking.cancel()
 
             async def noticed() -> bool:

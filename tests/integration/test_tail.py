@@ -290,7 +290,7 @@ async def test_a_run_written_in_the_store_is_streamed_as_written(settings: Setti
 async def test_a_client_that_takes_nothing_is_cut_and_holds_nobody_up(
     settings: Settings, gate: Gate, database: Database
 ) -> None:
-    impatient = settings.model_copy(update={"slow_client_seconds": 0.3})
+    impatient = settings.model_copy(update={"slow_client_seconds": 1.5})
     async with serving(impatient, {"gate": gate.agent}) as service:
         run = await started(service)
         host, port = service.url.removeprefix("http://").split(":")

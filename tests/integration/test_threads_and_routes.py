@@ -135,6 +135,8 @@ async def test_an_unknown_model_runs_the_default_agent_unless_models_are_strict(
 
 async def test_a_replica_tells_how_it_is(http: httpx.AsyncClient) -> None:
     assert (await http.get("/health")).json() == {"status": "healthy"}
+    for path in ("/health", "/ready"):  # as uptime monitors ask
+        assert (await http.head(path)).status_code == 200
     assert (await http.get("/ready")).json() == {"status": "ready"}
     metrics = await http.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain") and "outlast_streams 0.0" in metrics.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -62,6 +63,13 @@ NOT_REQUESTS: dict[str, bytes] = {
 }
 
 
+async def test_a_compressed_body_is_named(http: httpx.AsyncClient) -> None:
+    zipped = await http.post(
+        "/v1/responses", content=gzip.compress(b'{"input": "hi"}'), headers={"Content-Encoding": "gzip"}
+    )
+    assert "compressed (gzip)" in refused(zipped, 400, param="Content-Encoding")
+
+
 async def test_a_body_that_is_no_request_is_refused(http: httpx.AsyncClient) -> None:
     for name, content in NOT_REQUESTS.items():
         for path in ("/v1/responses", "/responses", "/invocations"):
@@ -76,6 +84,8 @@ ITEMS: dict[str, tuple[Any, str]] = {
     "an unknown role": ([{"role": "robot", "content": "hi"}], "input[0].role"),
     "no role": ([{"content": "hi"}], "input[0].role"),
     "no content": ([{"role": "user"}], "input[0].content"),
+    "more than can be looked at in time": ([1] * 100_001, "input"),
+    "more parts than that": ([{"role": "user", "content": [{}] * 100_000}], "input"),
     "the second item": ([{"role": "user", "content": "hi"}, {"role": "user"}], "input[1].content"),
     "an unknown type": ([{"type": "telegram"}], "input[0].type"),
     "a very long type": ([{"type": "x" * 100_000}], "input[0].type"),
@@ -123,6 +133,7 @@ WRONG_FIELDS: dict[str, list[Any]] = {
     "context.conversation_id": [{"conversation_id": value} for value in (5, ["c"], "a\0b", "c" * 513)],
     "context.user_id": [{"user_id": 5}],
     "tools": [5, "f", {"type": "function"}],
+    "expire_queued_after_seconds": [0, 2**31, 2**63, 1.5],
     "tools[0]": [["f"]],
     "tools[0].type": [[{}], [{"type": 5}]],
     "tools[0].name": [[{"type": "function"}], [{"type": "function", "function": {"name": "f"}}]],
@@ -156,6 +167,19 @@ async def test_a_field_of_another_type_is_named(http: httpx.AsyncClient) -> None
             answer = await http.post("/v1/responses", json={"input": "hi", field: value})
             shown = "metadata.key" if param == "metadata.key" else param
             assert refused(answer, 400, param=shown), (param, value)
+
+
+async def test_fields_beyond_counting_are_refused_but_an_agents_own_values_are_not_counted(
+    http: httpx.AsyncClient,
+) -> None:
+    for field in ("tools", "metadata"):
+        many = {field: dict.fromkeys(map(str, range(100_001)), 1)}
+        assert "more than 100000 values" in refused(
+            await http.post("/v1/responses", json={"input": "hi"} | many), 400, param=field
+        )
+    refused(await http.post("/v1/responses", json=dict.fromkeys(map(str, range(100_001)), 1)), 400)
+    table = {"input": "hi", "custom_inputs": {"table": [1] * 100_001}}
+    assert (await http.post("/v1/responses", json=table)).json()["custom_outputs"]["body"] == table
 
 
 async def test_a_conversation_and_a_previous_response_exclude_each_other(http: httpx.AsyncClient) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+import structlog
 from fastapi import Depends, FastAPI
 
-from outlast.shared.cancel_hints import CancelHints
-from outlast.shared.connections import Database, fixed
+from outlast.shared.connections import Database
 from outlast.shared.doorbell import Doorbell
+from outlast.shared.hints import Hints
+from outlast.shared.rest import Rest
 from outlast.shared.settings import Settings, SettingsError
 from outlast.shared.store import schema
 from outlast.shared.sweep import Sweep
+from outlast.shared.user_tokens import UserTokens
 
 from . import errors
 from .admission import Admission
@@ -31,6 +34,8 @@ from .routes import admin, health, lists, metrics, models, page, responses
 from .schemas import CreateResponse
 from .services import Services
 from .tail import Tail
+
+log = structlog.get_logger()
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -63,23 +68,29 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _serving(settings: Settings) -> Lifespan:
     """What a replica holds while it runs. Raises SettingsError now, not when it starts."""
-    database_url, redis_url = settings.required_database_url(), settings.required_redis_url()
+    redis_url = settings.required_redis_url()
+    Database.of(settings, application="outlast api")
+    if settings.auth == "databricks" and settings.token_key is None:
+        log.warning("token.off", reason="OUTLAST_TOKEN_KEY is not set: agents cannot act as their users")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        database = Database(fixed(database_url), schema=settings.db_schema, application="outlast api")
+        database = Database.of(settings, application="outlast api")
         doorbell = Doorbell(redis_url, settings.db_schema)
-        cancel_hints = CancelHints(redis_url, settings.db_schema)
+        hints = Hints(redis_url, settings.db_schema)
         async with database.pooled(max_connections=settings.api_connections):
             await database.run(schema.check, patience_seconds=30)
             doorbell.start()
-            sweep, measured = Sweep(database, settings, doorbell), Metrics()
+            rest = Rest(settings, hints)
+            sweep, measured = Sweep(database, settings, doorbell, rest), Metrics()
             try:
                 async with (
                     GroupCommit(database, measured).running() as commit,
-                    Tail(database, settings, measured).running() as tail,
+                    Tail(database, settings, rest, measured).running() as tail,
                     Keyring(database).running() as keyring,
-                    _running(sweep),
+                    _running(sweep.run_forever()),
+                    _running(hints.listen(awake=rest.stirred)),
+                    UserTokens(settings).open() as user_tokens,
                 ):
                     measured.registry.register(ReplicaState(database, tail, doorbell, sweep))
                     app.state.services = Services(
@@ -89,28 +100,30 @@ def _serving(settings: Settings) -> Lifespan:
                         admission=Admission(database, settings),
                         group_commit=commit,
                         doorbell=doorbell,
-                        cancel_hints=cancel_hints,
+                        hints=hints,
+                        rest=rest,
+                        user_tokens=user_tokens,
                         keyring=keyring,
                         metrics=measured,
-                        overviews=Overviews(database, settings),
+                        overviews=Overviews(database, settings, rest),
                         examinations=Examinations(settings),
                     )
                     yield
             finally:
-                await cancel_hints.close()
+                await hints.close()
                 doorbell.stop()
 
     return lifespan
 
 
 @asynccontextmanager
-async def _running(sweep: Sweep) -> AsyncGenerator[None]:
-    sweeping = asyncio.create_task(sweep.run_forever())
+async def _running(forever: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    task = asyncio.create_task(forever)
     try:
         yield
     finally:
-        sweeping.cancel()
-        await asyncio.wait({sweeping})
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _describe(app: FastAPI, *, with_keys: bool) -> None:

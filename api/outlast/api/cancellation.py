@@ -19,11 +19,12 @@ async def cancel(services: Services, run: Run) -> Run:
     while not run.status.terminal:
         asked = await services.database.run(lambda c: overdue.request_cancel(c, run.run_id, run.principal))
         if asked is not None and asked.status is RunStatus.IN_PROGRESS:
-            services.cancel_hints.send([run.run_id])
+            services.hints.cancelled([run.run_id])
             return await finished(services, run, _PATIENCE_BEATS * services.settings.beat_seconds)
         if asked is not None:  # nobody executes it: it ends here
             found = Overdue(run.run_id, run.principal, asked.attempt, EndReason.CANCELLED)
             await endings.end(services.database, found, lease_seconds=services.settings.lease_seconds)
+            services.user_tokens.forget(run.run_id)
         found = await services.database.run(lambda c: runs.read(c, run.run_id, run.principal))
         if found is None:
             raise RunNotFound

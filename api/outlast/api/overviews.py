@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError, Unavailable
+from outlast.shared.rest import Rest
 from outlast.shared.settings import Settings
 from outlast.shared.store import overview
 from outlast.shared.store.overview import Overview
@@ -16,20 +19,25 @@ _PATIENCE_SECONDS = 3.0  # less than a monitor's own
 
 
 class Overviews:
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, rest: Rest) -> None:
         self._database = database
+        self._rest = rest
         self._beat_seconds = settings.beat_seconds
         self._reading = asyncio.Lock()
         self._latest: Overview | OutlastError | None = None
-        self._read_at = 0.0
+        self._read_at = -math.inf
 
     async def latest(self) -> Overview:
-        """Not older than a second. Raises Unavailable, also while the last try is not older than that."""
+        """Not older than a second; of a process that rests, not older than its rest.
+
+        Raises Unavailable, also while the last try is not older than that.
+        """
         async with self._reading:
-            now = asyncio.get_running_loop().time()
-            if self._latest is None or now - self._read_at >= _KEPT_SECONDS:
+            now = time.monotonic()
+            kept_since = self._rest.since if self._rest.resting else now - _KEPT_SECONDS
+            if self._latest is None or self._read_at <= kept_since:
                 self._latest = await self._read()
-                self._read_at = asyncio.get_running_loop().time()
+                self._read_at = time.monotonic()
             if isinstance(self._latest, OutlastError):
                 raise self._latest
             return self._latest

@@ -30,11 +30,14 @@ async def looked(services: Services, run: Run) -> None:
 
 
 async def left(services: Services, run: Run) -> None:
-    """A client has gone away before the end. Without the database the run goes on, which loses nothing."""
+    """A client has gone away before the end. Without the database the run goes on, which loses nothing.
+
+    Tried once: when the answer is lost, a second try would count another client, who still waits, as gone.
+    """
     if not _counts(run) or services.tail.stopping:
         return
     try:
-        await services.database.run(lambda c: presence.left(c, run.run_id))
+        await services.database.run(lambda c: presence.left(c, run.run_id), patience_seconds=0)
     except OutlastError as error:
         log.warning("disconnect.not_stored", run=response_id(run.run_id), error=error.message)
 

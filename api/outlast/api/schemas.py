@@ -25,6 +25,8 @@ ITEM_TYPES: dict[str, tuple[str, ...]] = {
     "item_reference": ("id",),
 }
 MAX_THREAD_CHARACTERS = 512
+MAX_VALUES = 100_000  # in a field: to check more would hold up all other requests of the replica, and list their errors
+_MAX_EXPIRY_SECONDS = 2**31 - 1
 
 
 class _Open(BaseModel):
@@ -115,7 +117,7 @@ class CreateResponse(_Open):
         default=None, ge=1, description="The run fails when it takes longer; at most what the server allows."
     )
     expire_queued_after_seconds: int | None = Field(
-        default=None, ge=1, description="The run fails when no worker has taken it by then."
+        default=None, ge=1, le=_MAX_EXPIRY_SECONDS, description="The run fails when no worker has taken it by then."
     )
     multitask_strategy: Annotated[MultitaskStrategy, Field(strict=False)] | None = Field(
         default=None, description="What happens when the conversation has another run that has not ended."
@@ -160,6 +162,7 @@ def parse(body: Any) -> CreateResponse:
     """Check a decoded body. Raises Invalid, which names the field."""
     if not isinstance(body, dict):
         raise Invalid("The request body must be a JSON object.")
+    _check_counts(body)  # type: ignore[arg-type]
     try:
         request = CreateResponse.model_validate(body)
     except ValidationError as error:
@@ -173,6 +176,22 @@ def parse(body: Any) -> CreateResponse:
         raise Invalid("Give either 'conversation' or 'previous_response_id', not both.", param="previous_response_id")
     _check_thread(*request.named_thread)
     return request
+
+
+def _check_counts(body: dict[str, Any]) -> None:
+    """Only of what is looked into: an agent's own fields may be as many as fit into a body."""
+    if len(body) > MAX_VALUES:
+        raise Invalid(f"The request body has more than {MAX_VALUES} fields.")
+    for param in ("input", "tools", "metadata"):
+        left, waiting = MAX_VALUES, [body.get(param)]
+        while waiting:
+            value = waiting.pop()
+            if not isinstance(value, (dict, list)):
+                continue
+            left -= len(value)  # type: ignore[arg-type]
+            if left < 0:
+                raise Invalid(f"Invalid value for '{param}': more than {MAX_VALUES} values.", param=param)
+            waiting.extend(value.values() if isinstance(value, dict) else value)  # type: ignore[arg-type]
 
 
 def _check_items(items: Sequence[InputItem]) -> None:

@@ -17,13 +17,14 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from outlast.shared import tracing
-from outlast.shared.connections import Connection, Database, fixed
+from outlast.shared import fitness, tracing
+from outlast.shared.connections import Connection, Database
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.settings import Settings
 from outlast.shared.store import schema
 
 from .app import create_app
+from .bounded_http import BoundedHttp
 
 log = structlog.get_logger()
 
@@ -65,14 +66,14 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises Unavailable or SchemaMismatch when the database is not fit for it."""
-    asyncio.run(_check_database(settings))
+    """Serve until SIGTERM or SIGINT. Raises Unavailable, Unfit or SchemaMismatch when the database is not fit."""
+    settings = asyncio.run(_fitting(settings))
     _raise_file_limit()
     logging.getLogger("uvicorn.error").addFilter(_not_an_aborted_stream)
     config = uvicorn.Config(
         create_app(settings), host=host, port=port, log_config=None, access_log=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,  # type: ignore[arg-type] — it takes any number
-        timeout_keep_alive=75, lifespan="on",
+        timeout_keep_alive=75, lifespan="on", http=BoundedHttp,
     )  # fmt: skip
     config.load()
     _spare_collector()
@@ -87,12 +88,13 @@ def _spare_collector() -> None:
     gc.set_threshold(_YOUNG_OBJECTS)
 
 
-async def _check_database(settings: Settings) -> None:
-    """Before the server starts, whose own words for a failing start are a traceback."""
-    url = fixed(settings.required_database_url())
-    database = Database(url, schema=settings.db_schema, application="outlast api start")
+async def _fitting(settings: Settings) -> Settings:
+    """The settings as the database allows. Before the server starts, whose own words for a failure are a traceback."""
+    database = Database.of(settings, application="outlast api start")
     async with await _connected(database) as connection:
+        await fitness.check_sessions(database)
         await schema.check(connection)
+    return await fitness.with_a_tail_that_works(settings, database)
 
 
 async def _connected(database: Database) -> Connection:

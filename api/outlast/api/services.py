@@ -7,10 +7,12 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from outlast.shared.cancel_hints import CancelHints
 from outlast.shared.connections import Database
 from outlast.shared.doorbell import Doorbell
+from outlast.shared.hints import Hints
+from outlast.shared.rest import Rest
 from outlast.shared.settings import Settings
+from outlast.shared.user_tokens import UserTokens
 
 from .admission import Admission
 from .examinations import Examinations
@@ -29,7 +31,9 @@ class Services:
     admission: Admission
     group_commit: GroupCommit
     doorbell: Doorbell
-    cancel_hints: CancelHints
+    hints: Hints
+    rest: Rest
+    user_tokens: UserTokens
     keyring: Keyring
     metrics: Metrics
     overviews: Overviews

@@ -10,8 +10,8 @@ from hashlib import sha256
 from typing import Any, TypeVar
 from uuid import UUID
 
-from outlast.agent import Request
-from outlast.shared import tracing
+from outlast.agent import Request, Secret
+from outlast.shared import mlflow_traces, tracing
 from outlast.shared.domain.errors import IdempotencyKeyReused, Invalid, NotFound, OutlastError
 from outlast.shared.domain.events import CREATED, QUEUED, Chunk
 from outlast.shared.domain.ids import new_uuid, parse_response_id
@@ -63,6 +63,10 @@ class Asked:
     databricks: bool
     traceparent: str | None = None
     """The trace that the caller is in."""
+    user_token: Secret | None = None
+    """With which the agent may act for the caller. It is stored nowhere."""
+    trace_id: bool = False
+    """The response is to name its trace in MLflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ async def submit(services: Services, asked: Asked, idempotency_key: str | None =
     Raises QueueFull before anything is stored, and IdempotencyKeyReused when the key came with another body.
     """
     if idempotency_key is None:
-        return await _traced(services, await _submission(services, asked), asked.traceparent)
+        return await _traced(services, await _submission(services, asked), asked)
     digest = sha256(_encoded(asked.body, in_order=True).encode()).digest()
     while True:
         earlier = await _earlier(services, asked.principal, idempotency_key, digest)
@@ -100,7 +104,7 @@ async def submit(services: Services, asked: Asked, idempotency_key: str | None =
         submission = await _submission(services, asked)
         with suppress(_KeyTaken):
             keyed = replace(submission, idempotency_key=idempotency_key, request_digest=digest)
-            return await _traced(services, keyed, asked.traceparent)
+            return await _traced(services, keyed, asked)
 
 
 async def _earlier(services: Services, principal: str, idempotency_key: str, digest: bytes) -> Submitted | None:
@@ -119,22 +123,26 @@ async def _earlier(services: Services, principal: str, idempotency_key: str, dig
     return Submitted(run, run.response or to_json(response_object(run)), replayed=True)
 
 
-async def _traced(services: Services, submission: Submission, incoming: str | None) -> Submitted:
-    with tracing.submission(submission, incoming) as traceparent:
-        return await _store(services, replace(submission, traceparent=traceparent) if traceparent else submission)
+async def _traced(services: Services, submission: Submission, asked: Asked) -> Submitted:
+    with tracing.submission(submission, asked.traceparent) as traceparent:
+        traced = replace(submission, traceparent=traceparent) if traceparent else submission
+        return await _store(services, traced, asked.user_token)
 
 
-async def _store(services: Services, submission: Submission) -> Submitted:
+async def _store(services: Services, submission: Submission, user_token: Secret | None) -> Submitted:
     response = _response(submission)
     entry = submissions.Entry(submission, _encoded(submission.request), _first_events(response, submission.created_at))
+    services.rest.stir()  # before the run is there: should this replica die now, the others are looking
     with through(await services.admission.check(submission)):
-        if await services.group_commit.store(entry) != submission.run_id:
-            raise _KeyTaken
+        # Before the run is there: a worker may take it at once.
+        async with services.user_tokens.sent(submission.run_id, user_token):
+            if await services.group_commit.store(entry) != submission.run_id:
+                raise _KeyTaken
     services.metrics.runs_accepted.inc()
     services.doorbell.ring(submission.queue, submission.run_id, submission.traceparent)
     if submission.multitask_strategy is MultitaskStrategy.INTERRUPT:
         others = await services.database.run(lambda c: threads.interrupted_for(c, submission.run_id))
-        services.cancel_hints.send(others)
+        services.hints.cancelled(others)
     return Submitted(_queued(submission, entry.log), response)
 
 
@@ -147,9 +155,12 @@ async def _submission(services: Services, asked: Asked) -> Submission:
         if theirs is None:
             raise PreviousNotFound(request.previous_response_id)
         thread = thread or theirs
-    thread_id, agent, settings = new_uuid(), _agent(request.model, services.settings), services.settings
+    run_id, thread_id, agent, settings = (
+        new_uuid(), new_uuid(), _agent(request.model, services.settings), services.settings
+    )  # fmt: skip
+    body = await _resolved(services, asked, previous)
     return Submission(
-        run_id=new_uuid(),
+        run_id=run_id,
         thread_id=thread_id,
         thread=thread or f"conv_{thread_id.hex}",
         principal=principal,
@@ -160,7 +171,7 @@ async def _submission(services: Services, asked: Asked) -> Submission:
         store=request.store is not False,
         tool_items=_tool_items(request, asked.databricks),
         previous_run_id=previous,
-        request=await _resolved(services, asked, previous),
+        request=_naming_trace(body, run_id) if asked.trace_id else body,
         title=title_of(_text(asked.body["input"])),
         queue=settings.queue_of(agent),
         expire_after_seconds=_within(
@@ -192,6 +203,10 @@ async def _resolved(services: Services, asked: Asked, previous: UUID | None) -> 
         services.database, asked.body["input"], items, asked.principal, previous=previous, max_bytes=limit
     )
     return {**asked.body, "input": given}
+
+
+def _naming_trace(body: dict[str, Any], run_id: UUID) -> dict[str, Any]:
+    return {**body, "metadata": {**(body.get("metadata") or {}), "trace_id": mlflow_traces.trace_id(run_id)}}
 
 
 def _text(given: str | list[dict[str, Any]]) -> str:

@@ -42,7 +42,7 @@ async function call(path, { method = "GET", body, headers = {}, signal } = {}) {
     if (response.ok || response.status === 304) return response;
     const error = await response.json().then((answer) => answer.error, () => null);
     const refusal = new Refusal(response.status, error, Number(response.headers.get("retry-after")) || null);
-    if (response.status !== 401) throw refusal;
+    if (refusal.code !== "invalid_api_key") throw refusal;
     await anotherKey(key, refusal.message);
   }
 }

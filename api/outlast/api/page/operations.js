@@ -218,6 +218,7 @@ function stateOf(worker) {
   if (!worker.alive) return { text: `silent for ${duration(worker.seen_seconds)}`, state: "failed" };
   if (worker.draining) return { text: "draining", state: "cancelled" };
   if (worker.drain_requested) return { text: "asked to drain", state: "cancelled" };
+  if (worker.resting) return { text: "resting", state: "completed" };
   return worker.running ? { text: "working", state: "in_progress" } : { text: "idle", state: "completed" };
 }
 

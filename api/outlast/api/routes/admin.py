@@ -138,7 +138,7 @@ async def cancel_run(id: str, services: Replica) -> Response:
         run = await _find(services, id)
         if run.status.terminal and run.status is not RunStatus.CANCELLED:
             raise AlreadyFinished(f"Cannot cancel a {run.status} run.")
-    services.cancel_hints.send([run.run_id])
+    services.hints.cancelled([run.run_id])
     return Json(described(await _find(services, id)))
 
 
@@ -160,6 +160,7 @@ async def _find(services: Services, id: str) -> RunState:
 
 async def _retry(services: Services, run_id: UUID) -> RetryRefusal | None:
     """Tried once: when the answer is lost, a second try would find the run active and call that a refusal."""
+    services.rest.stir()  # before it waits again: should this replica die now, the others are looking
     outcome = await services.database.run(lambda c: steering.retry(c, run_id), patience_seconds=0)
     if isinstance(outcome, RetryRefusal):
         return outcome
@@ -205,6 +206,7 @@ async def list_workers(services: Replica) -> Response:
 @router.post("/workers/{owner}/drain", summary="Have a worker end as by SIGTERM", response_class=Response)
 async def drain_worker(owner: str, services: Replica) -> Response:
     asked = await services.database.run(lambda c: workers.request_drain(c, [owner])) if owner.isprintable() else []
+    services.rest.stir()  # a worker that rests would find it much later
     if not asked:
         raise NotFound(f"There is no worker '{owner[:200]}'.", param="owner", code="worker_not_found")
     [found] = [worker for worker in await _workers(services) if worker.owner in asked][:1] or [None]

@@ -15,14 +15,17 @@ OPEN: dict[str, Any] = {"security": []}
 """These routes need no key: they show nothing of any run."""
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", summary="The process answers", openapi_extra=OPEN)
 async def health() -> dict[str, str]:
     return {"status": "healthy"}
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready", summary="The process can reach its database and the schema is the one it needs", openapi_extra=OPEN
 )
 async def ready(services: Replica) -> dict[str, str]:
-    await services.database.run(schema.check, patience_seconds=1)
+    if not services.rest.resting:  # who asks each few seconds would keep the database awake
+        await services.database.run(schema.check, patience_seconds=1)
     return {"status": "ready"}

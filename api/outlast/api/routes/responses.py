@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from outlast.api import presence
-from outlast.api.authentication import Caller, identify
+from outlast.api.authentication import Caller, identify, user_token
 from outlast.api.cancellation import cancel
 from outlast.api.errors import Json, TooLarge
 from outlast.api.schemas import parse
@@ -18,6 +18,7 @@ from outlast.api.services import Replica, Services
 from outlast.api.sse import EventStream
 from outlast.api.submissions import IDEMPOTENCY_KEY, Asked, checked_key, submit
 from outlast.api.waiting import MAX_WAIT_SECONDS, FinishedResponse
+from outlast.shared import mlflow_traces
 from outlast.shared.domain.errors import Invalid, RunNotFound
 from outlast.shared.domain.ids import parse_response_id, response_id
 from outlast.shared.domain.responses import response_object
@@ -29,6 +30,8 @@ from outlast.shared.wire import from_json
 router = APIRouter(tags=["responses"])
 
 TRACE_ID = "x-trace-id"
+MLFLOW_TRACE_ID = "x-mlflow-trace-id"
+RETURN_TRACE_ID = "x-mlflow-return-trace-id"
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -71,14 +74,25 @@ async def invoke(request: Request) -> Response:
 async def _create(request: Request, *, databricks: bool) -> Response:
     services: Services = request.app.state.services
     caller = await identify(request)
+    token = user_token(request)
     body = await _read_json(request, services.settings.max_request_bytes)
+    recorded = mlflow_traces.wanted(services.settings)
     asked = Asked(
-        body, parse(body), caller.principal, datetime.now(UTC), databricks, request.headers.get("traceparent")
+        body,
+        parse(body),
+        caller.principal,
+        datetime.now(UTC),
+        databricks,
+        request.headers.get("traceparent"),
+        user_token=token,
+        trace_id=recorded and request.headers.get(RETURN_TRACE_ID, "").lower() == "true",
     )
     submitted = await submit(services, asked, checked_key(request.headers.get(IDEMPOTENCY_KEY)))
     headers = {"idempotent-replayed": "true"} if submitted.replayed else {}
     if submitted.run.traceparent:
         headers[TRACE_ID] = trace_id(submitted.run.traceparent)
+    if recorded:
+        headers[MLFLOW_TRACE_ID] = mlflow_traces.trace_id(submitted.run.run_id)
     if submitted.replayed and not asked.request.background:
         await presence.came(services, submitted.run)
     if asked.request.stream:
@@ -100,12 +114,12 @@ async def retrieve(
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Wait so many seconds for the end.")] = 0,
 ) -> Response:
     run = await find(services, id, caller.principal)
+    if starting_after and not stream:
+        raise Invalid("starting_after is only supported when stream=true.", param="starting_after")
     waits = stream or wait > 0
     await (presence.came(services, run) if waits else presence.looked(services, run))
     if stream:
         return _stream(request, services, run, -1 if starting_after is None else starting_after, ids)
-    if starting_after:
-        raise Invalid("starting_after is only supported when stream=true.", param="starting_after")
     if wait and not run.status.terminal:
         return FinishedResponse(services, run, seconds=wait)
     tag = f'"{run.status}-{run.attempt}"'
@@ -124,7 +138,8 @@ async def cancel_response(id: str, services: Replica, caller: Caller) -> Respons
 async def delete(id: str, services: Replica, caller: Caller) -> Response:
     run = await find(services, id, caller.principal)
     await services.database.run(lambda c: runs.delete(c, run.run_id, run.principal))
-    services.cancel_hints.send([run.run_id])
+    services.hints.cancelled([run.run_id])
+    services.user_tokens.forget(run.run_id)
     return Json({"id": response_id(run.run_id), "object": "response", "deleted": True})
 
 
@@ -170,4 +185,9 @@ async def _read_json(request: Request, limit: int) -> Any:
     try:
         return from_json(bytes(body))
     except ValueError as error:
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise Invalid(
+                f"The request body is compressed ({encoding[:64]}): send it as it is.", param="Content-Encoding"
+            ) from None
         raise Invalid(f"The request body is not valid JSON: {error}.", code="invalid_json") from None

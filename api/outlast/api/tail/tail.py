@@ -22,6 +22,7 @@ from outlast.shared.domain.events import TERMINAL_TYPES, Chunk
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Run
 from outlast.shared.notifications import listen
+from outlast.shared.rest import Rest
 from outlast.shared.settings import Settings
 from outlast.shared.store import events
 from outlast.shared.wire import type_of
@@ -39,10 +40,11 @@ _UNHEARD_POLL_SECONDS = 0.25  # while LISTEN does not work, the poll is all ther
 class Tail:
     """Hands out events of any run as they are committed by whichever worker."""
 
-    def __init__(self, database: Database, settings: Settings, measured: Metrics) -> None:
+    def __init__(self, database: Database, settings: Settings, rest: Rest, measured: Metrics) -> None:
         self._database = database
         self._metrics = measured
         self._settings = settings
+        self._rest = rest
         self._reader = database.dedicated()
         self._hubs: dict[UUID, Hub] = {}
         self._dirty: set[UUID] = set()
@@ -88,6 +90,7 @@ class Tail:
     @asynccontextmanager
     async def viewing(self, run: Run, starting_after: int) -> AsyncGenerator[Viewer]:
         """Watch a run from the event after this number (-1: from the first)."""
+        self._rest.stir()
         hub = self._hubs.get(run.run_id)
         if hub is not None and hub.closed and hub.reopened < run.reopened:
             hub.cut()  # its end was withdrawn; who has not been sent that goes on with what came instead
@@ -219,13 +222,15 @@ class Tail:
 
     async def _listen_forever(self) -> None:
         while True:
+            await self._rest.over()
             try:
-                async for heads in listen(self._database):
+                async for heads in listen(self._database, wanted=lambda: not self._rest.resting):
                     if heads:
                         self._hint(heads)
                     else:
                         self.listening = True
                         self._mark_all()  # what committed before LISTEN took effect was not notified
+                self.listening = False
             except Unavailable as error:
                 if self.listening:
                     log.warning("listener.lost", error=error.message)
@@ -250,6 +255,7 @@ class Tail:
         watched = [hub for hub in self._hubs.values() if hub.viewers]
         if not watched:
             return
+        self._rest.stir()
         try:
             heads = await self._database.run(
                 lambda c: events.heads(c, [hub.run_id for hub in watched]), patience_seconds=0
