@@ -41,7 +41,7 @@ def _address(model: Any) -> dict[str, Any]:
         case Endpoint(name, base_url, api_key):
             return {"model": name, "base_url": base_url, "api_key": api_key}
         case Databricks(name):
-            workspace = importlib.import_module(".workspace", __package__).Workspace()
+            workspace = importlib.import_module("outlast.databricks").Workspace()
             return {"model": name, "base_url": workspace.base_url, "api_key": workspace.token}
         case _:
             raise AssertionError(model)

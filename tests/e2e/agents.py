@@ -14,6 +14,7 @@ from pathlib import Path
 from outlast.agent import AgentError, Context, Reasoning, Request, ToolCall, ToolResult, Usage
 
 PACE_SECONDS = 0.02
+TICK_SECONDS = 0.25
 
 
 async def count(request: Request, context: Context):
@@ -22,6 +23,13 @@ async def count(request: Request, context: Context):
     yield ToolResult(f"call_{context.attempt}", "ready")
     for number in range(int(request.text) if request.text.isdecimal() else 3):
         await asyncio.sleep(PACE_SECONDS)
+        yield f"{number} "
+
+
+async def tick(request: Request, _context: Context):
+    """Counts to the number it is asked for, four times a second."""
+    for number in range(int(request.text)):
+        await asyncio.sleep(TICK_SECONDS)
         yield f"{number} "
 
 

@@ -331,6 +331,26 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab_only(
     page.close()
 
 
+def test_behind_the_proxy_of_databricks_apps_nobody_is_asked_for_a_key(browser: Browser, server: Server) -> None:
+    port = free_port()
+    api = server.parts.api(port, OUTLAST_AUTH="databricks")
+    page = browser.page()
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.until("document.body.innerText.includes('Nobody is named in X-Forwarded-User')")
+    assert page.run("!document.querySelector('#key-dialog').open")
+
+    page.call("Network.enable")
+    page.call("Network.setExtraHTTPHeaders", headers={"X-Forwarded-User": "7@42"})
+    page.reload()
+    page.until("document.querySelector('#agent').options.length > 0")
+    ask(page, "3")
+    page.until(ENDED)
+
+    assert page.run(ANSWER).split() == ["0", "1", "2"] and page.complaints == []
+    page.close()
+    assert api.stop() == 0
+
+
 def test_a_very_long_answer_is_shown_whole(page: Page, server: Server) -> None:
     ask(page, "20000", "flood")
     run = run_of(page)

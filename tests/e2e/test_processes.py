@@ -140,6 +140,32 @@ async def test_a_stopping_worker_hands_its_run_back_at_once(
     assert lines == await stored_lines(database, run)
 
 
+BREAKS_WHEN_IT_HAS_A_RUN = """
+import asyncio
+from outlast.worker.dispatcher import Dispatcher
+
+async def broken(self):
+    while not self._held:
+        await asyncio.sleep(0.05)
+    raise RuntimeError("a fault of Outlast")
+
+Dispatcher._answer_cancels = broken
+"""
+
+
+def test_a_worker_whose_beat_has_ended_hands_its_run_back_and_ends(started: Parts, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BREAKS_WHEN_IT_HAS_A_RUN)
+    port = free_port()
+    broken = started.worker(PYTHONPATH=str(tmp_path))
+    started.api(port)
+    run = client(port).responses.create(input="20", background=True).id
+
+    assert broken.process.wait(30) == 1
+    assert "worker.broke" in broken.said and "a fault of Outlast" in broken.said
+    started.worker()
+    assert check_log(replay(port, run))[-1]["response"]["attempt_number"] == 2
+
+
 def test_runs_are_accepted_and_executed_while_the_broker_is_away(started: Parts) -> None:
     port = free_port()
     started.api(port, REDIS_URL="redis://127.0.0.1:1/0")
@@ -176,7 +202,7 @@ def test_parts_say_in_one_line_why_they_do_not_start(started: Parts, tmp_path: P
     started.api(taken)
     env = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "REDIS_URL": "redis://127.0.0.1:1/0"}
     for arguments, agents, words in [
-        (["api", "--port", str(taken)], "a=b:c", f"PORT={taken + 1}"),
+        (["api", "--port", str(taken)], "a=b:c", f"--port {taken + 1}"),
         (["api", "--host", "0.0.0.0"], "a=b:c", "OUTLAST_AUTH"),
         (["worker"], "a=no.such.module:agent", "there is no module"),
         (["migrate"], "a=b:c", "cannot be reached"),

@@ -343,7 +343,7 @@ def test_without_a_workspace_databricks_is_refused_in_words_that_are_safe(
     monkeypatch.setenv("DATABRICKS_MODEL", "large")
     monkeypatch.setenv("DATABRICKS_CLIENT_ID", "somebody")
     monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", KEY)
-    with pytest.raises(AgentError, match="DATABRICKS_MODEL is set, but no workspace can be used") as refused:
+    with pytest.raises(AgentError, match="No Databricks workspace can be used") as refused:
         agent()
     assert KEY not in str(refused.value)
 

@@ -14,7 +14,7 @@ import structlog
 from langgraph.graph import END, START, MessagesState, StateGraph
 from pydantic import SecretStr
 
-from outlast.agent import Context, Request, Retry, ToolCall
+from outlast.agent import Context, Request, Retry, Secret, ToolCall
 from outlast.shared import logs
 from outlast.shared.connections import Database
 from outlast.shared.settings import Settings, load
@@ -22,6 +22,7 @@ from tests.support.log import stored_lines
 from tests.support.service import serving
 
 SECRET = "hunter2-and-more"
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
 DSN = f"postgresql://admin:{SECRET}@db.internal:5432/prod"
 
 
@@ -141,6 +142,7 @@ def test_passwords_are_masked_in_every_line(form: Any, plain_logging: None, caps
     ours = load(
         database_url=SecretStr("postgresql://me:p%40ssw0rd%21x@db/name"),
         redis_url=SecretStr("redis://:rediss3cret@cache:6379/0"),
+        token_key=SecretStr("key-of-tokens-0123456789-0123456789"),
         log_format=form,
         agents={},
     )
@@ -151,14 +153,19 @@ def test_passwords_are_masked_in_every_line(form: Any, plain_logging: None, caps
     except Talkative:
         log.exception("agent.failed", field="rediss3cret", nested={"x": ["p%40ssw0rd%21x", "p@ssw0rd!x"]})
     logging.getLogger("of.an.agent").error("%s and %s", DSN, "redis://:other@x")
+    with logs.concealing(Secret("users-token")), logs.concealing(Secret("users-token")), logs.concealing(None):
+        log.error("some.event", tokens=["users-token", f"Bearer {JWT}"], key="key-of-tokens-0123456789-0123456789")
 
     said = capsys.readouterr().err
 
-    for secret in ("rediss3cret", "p%40ssw0rd%21x", "p@ssw0rd!x", f":{SECRET}@", ":other@"):
+    of_tokens = ("users-token", "eyJ", "c2lnbmF0dXJl", "key-of-tokens")
+    for secret in ("rediss3cret", "p%40ssw0rd%21x", "p@ssw0rd!x", f":{SECRET}@", ":other@", *of_tokens):
         assert secret not in said
+    log.error("users-token")
+    assert "users-token" in capsys.readouterr().err, "it is not kept longer than its run lasts"
     assert "agent.failed" in said and "Traceback" in said and "postgresql://admin:***@db.internal" in said
     if form == "json":
-        assert [json.loads(line)["level"] for line in said.splitlines()] == ["error", "error"]
+        assert [json.loads(line)["level"] for line in said.splitlines()] == ["error", "error", "error"]
 
 
 def test_a_short_password_does_not_mutilate_the_log(plain_logging: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -235,18 +235,19 @@ async def test_without_traces_nothing_is_stored_or_said(settings: Settings, data
 
 
 def test_nothing_of_opentelemetry_is_loaded_unless_it_is_wanted() -> None:
-    code = """
-import sys
-from outlast.shared import tracing
-from outlast.shared.settings import load
-import outlast.api.app, outlast.worker.runtime, outlast.worker.agents.langgraph.agent
-tracing.configure(load(), part="api")
-print([name for name in ("outlast.shared.otel",) if name in sys.modules])
-"""
-    for env, loaded in (({}, False), ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}, True)):
-        for more, told in (({}, loaded), ({"OUTLAST_OTEL": "false"}, False), ({"OUTLAST_OTEL": "true"}, True)):
-            said = subprocess.run([sys.executable, "-c", code], env=env | more, capture_output=True, text=True)
-            assert said.stdout.strip() == str(["outlast.shared.otel"] if told else []), said.stderr
+    everything = "import outlast.api.app, outlast.worker.runtime, outlast.worker.agents.langgraph.agent"
+    configured = "from outlast.shared import tracing, settings; tracing.configure(settings.load(), part='api')"
+    asked = "import sys; print('outlast.shared.otel' in sys.modules)"
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    for code, env, loaded in (
+        (everything, {}, False),
+        (configured, {}, False),
+        (configured, {"OUTLAST_OTEL": "true"}, True),
+        (configured, endpoint, True),
+        (configured, endpoint | {"OUTLAST_OTEL": "false"}, False),
+    ):
+        said = subprocess.run([sys.executable, "-c", f"{code}\n{asked}"], env=env, capture_output=True, text=True)
+        assert said.stdout.strip() == str(loaded), (code, env, said.stderr)
 
 
 @pytest.fixture

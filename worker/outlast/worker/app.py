@@ -15,6 +15,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
+from outlast.shared.connections import Database
 from outlast.shared.doorbell import TASK, broker_queue, celery_app
 from outlast.shared.settings import Settings, SettingsError
 
@@ -27,7 +28,7 @@ def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
     """Consume doorbells until SIGTERM or SIGINT. Returns the exit code. Raises what keeps the worker from starting."""
     if not settings.agents:
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
-    settings.required_database_url()
+    Database.of(settings, application="outlast worker")  # what is wrong with its address is said before anything starts
     app = celery_app(settings.required_redis_url(), settings.db_schema)
     app.task(name=TASK)(_answered_by_the_pool)
     signals.setup_logging.connect(_keep_ours, weak=False)
@@ -62,8 +63,10 @@ class QuietWorker(Worker):
 
     def install_platform_tweaks(self, worker: Any) -> None:
         def stop(_number: int, _frame: FrameType | None) -> None:
-            state.should_stop = 0  # Celery's consumer looks at it each time round; the value is the exit code
-            if isinstance(pool := getattr(worker, "pool", None), RunPool):
+            pool = getattr(worker, "pool", None)
+            # Celery's consumer looks at it each time round; the value is the exit code.
+            state.should_stop = pool.exit_code if isinstance(pool, RunPool) else 0
+            if isinstance(pool, RunPool):
                 pool.drain()  # now: the consumer may be waiting for a broker that is away
 
         for number in (signal.SIGTERM, signal.SIGINT):

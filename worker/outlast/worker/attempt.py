@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from outlast.agent import AgentError
+from outlast.agent import AgentError, Secret
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost, Unavailable
 from outlast.shared.domain.events import Event
@@ -28,6 +28,7 @@ from outlast.shared.output.replay import Past
 from outlast.shared.settings import Settings
 from outlast.shared.store import events, leases, retries, runs
 
+from . import recording
 from .agents.adapter import Adapter
 from .background import stack_of
 from .failures import consequence, failed_for, given_up
@@ -121,7 +122,7 @@ class Attempt:
             if self._driving is not None:
                 self._driving.cancel()
 
-    async def run(self) -> Outcome:
+    async def run(self, user_token: Secret | None = None) -> Outcome:
         """Every outcome of the agent's code ends the run or hands it back. Raises Unavailable only."""
         with structlog.contextvars.bound_contextvars(run=response_id(self._run.run_id), attempt=self._run.attempt):
             log.info("run.claimed", agent=self._run.agent)
@@ -131,7 +132,8 @@ class Attempt:
                 refusal = self._refusal()
                 if refusal not in (Stop.LOST, Stop.RELEASE):  # else it is another attempt that begins
                     await self._log.append(output.begin(None if refusal else await self._surviving(past)))
-                self._stage = Stage(self._run, output, self._log, self._database, past, self._settings)
+                self._log.conceal(user_token)
+                self._stage = Stage(self._run, output, self._log, self._database, past, self._settings, user_token)
                 await self._drive_and_finish(self._stage)
             except LeaseLost:
                 log.warning("lease.lost")
@@ -269,6 +271,7 @@ class Attempt:
     ) -> None:
         await self._log.finish(last, status, response, checkpoint_id)
         self._finished_as = status
+        recording.finished(status, response)
         log.info("run.finished", status=status.value, events=last[-1].sequence_number + 1)
         try:
             await self._database.run(lambda c: events.compact(c, self._run.run_id), patience_seconds=1)

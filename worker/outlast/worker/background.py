@@ -33,3 +33,13 @@ def stack_of(task: asyncio.Task[Any]) -> str:
     written = io.StringIO()
     task.print_stack(file=written)
     return written.getvalue()
+
+
+async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Until one of them is over; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

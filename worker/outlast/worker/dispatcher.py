@@ -10,18 +10,19 @@ from uuid import UUID
 
 import structlog
 
-from outlast.shared.cancel_hints import CancelHints
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.measures import Tally
 from outlast.shared.domain.runs import Lease
 from outlast.shared.doorbell import Doorbell
+from outlast.shared.hints import Hints
+from outlast.shared.rest import LOOK_ANYWAY_SECONDS, Rest
 from outlast.shared.settings import Settings
 from outlast.shared.store import claims, leases
 from outlast.shared.sweep import Sweep
 
 from .attempt import Outcome, Stop
-from .background import Background
+from .background import Background, first_of
 from .holdings import Executor, Holdings
 from .reports import Reports
 from .returns import Returns
@@ -36,24 +37,26 @@ class Dispatcher:
         self._database = database
         self._settings = settings
         self._doorbell = doorbell
-        self._sweep = Sweep(database, settings, doorbell)
+        self._hints = Hints(settings.required_redis_url(), settings.db_schema)
+        self._rest = Rest(settings, self._hints)
+        self._sweep = Sweep(database, settings, doorbell, self._rest)
         self._limits = claims.RunningLimits(settings.max_running_per_principal, settings.max_running_per_agent)
-        self._reports = Reports(database, settings)
-        self._owner, self.drain_asked = self._reports.owner, self._reports.drain_asked
         self._held = Holdings()
+        self.tally = Tally()
+        """What this worker has done and measured since it started, its children's share included."""
+        self._counters = self.tally.counters
+        self._reports = Reports(database, settings, self._held, self.tally, self._sweep)
+        self._owner, self.drain_asked = self._reports.owner, self._reports.drain_asked
         self._claiming = asyncio.Lock()
         self._claims_asked = 0
         self._claims_served = 0
         self._looked_for_begun = -math.inf
         self._may_own_more = False
         self._draining = False
+        self.missing_since: float | None = None  # when beats began to fail; monotonic
         self._hurrying = asyncio.Event()
-        self._cancel_hints = CancelHints(settings.required_redis_url(), settings.db_schema)
         self._cancel_heard = asyncio.Event()
         self._background = Background()
-        self.tally = Tally()
-        """What this worker has done and measured since it started, its children's share included."""
-        self._counters = self.tally.counters
         self._returns = Returns(database, self._counters, self._look_after_return)
 
     # -- executors -----------------------------------------------------------------------------------------------------
@@ -169,6 +172,8 @@ class Dispatcher:
             self._may_own_more = True  # it may have been committed
             raise
         self._counters["runs_claimed"] += len(taken)
+        if taken:
+            self._rest.stir()
         if homeless := self._held.assign(taken, claimed_at, isolated=isolated, extra=begun):
             self._returns.start(set(homeless), "worker_changed")
         return len(taken)
@@ -185,7 +190,7 @@ class Dispatcher:
         """Renew what is held, stop what is lost or cancelled, say that this worker lives, look for work."""
         await self._renew()
         await self._release_unknown()
-        await self._report()
+        await self._reports.send(self.slots, draining=self._draining)
         await self.ring()
 
     def _hear_of_cancel(self, run_id: UUID) -> None:
@@ -232,21 +237,26 @@ class Dispatcher:
         if unknown := set(owned) - set(self._held.leases) - self._returns.leases:
             self._returns.start(unknown, "worker_let_go")
 
-    async def _report(self) -> None:
-        await self._reports.send(self._held, self.slots, self.tally, self._sweep.counters, draining=self._draining)
+    async def _rest_while_idle(self) -> None:
+        if self._held:
+            self._rest.stirred()
+        elif self._rest.resting:
+            await self._reports.send(self.slots, draining=self._draining, resting_seconds=LOOK_ANYWAY_SECONDS)
+            await self._rest.over(at_most=LOOK_ANYWAY_SECONDS)
 
     async def _beat_forever(self) -> None:
-        missed = False
         while True:
             try:
+                await self._rest_while_idle()
                 await self.beat_once()
-                missed = False
+                self.missing_since = None
             except OutlastError as error:
-                if not missed:  # once in an outage
+                if self.missing_since is None:  # once in an outage
                     log.warning("beat.missed", error=error.message)
-                missed = True
+                self.missing_since = self.missing_since or time.monotonic()
             except Exception:  # without beats every lease of this worker ends
                 log.exception("beat.broke")
+                self.missing_since = self.missing_since or time.monotonic()
             await asyncio.sleep(self._settings.beat_seconds)
 
     # -- its life ------------------------------------------------------------------------------------------------------
@@ -258,9 +268,9 @@ class Dispatcher:
                 group.create_task(self._beat_forever())
                 group.create_task(self._sweep.run_forever())
                 group.create_task(self._answer_cancels())
-                group.create_task(self._cancel_hints.listen(self._hear_of_cancel))
+                group.create_task(self._hints.listen(awake=self._rest.stirred, cancelled=self._hear_of_cancel))
         finally:
-            await self._cancel_hints.close()
+            await self._hints.close()
 
     async def drain(self) -> None:
         """Claim no more and ask agents to stop where they can go on; after a while have all that runs handed back."""
@@ -268,7 +278,7 @@ class Dispatcher:
         if self._held:
             log.info("worker.draining", runs=len(self._held), seconds=self._settings.drain_seconds)
             self._stop_all(Stop.DRAIN)
-            await self._until_idle_or_hurried()
+            await first_of(self._held.until_empty(self._settings.drain_seconds), self._hurrying.wait())
             self._stop_all(Stop.RELEASE)
             await self._held.until_empty(self._settings.lease_seconds)
 
@@ -279,13 +289,6 @@ class Dispatcher:
     def _stop_all(self, why: Stop) -> None:
         for lease in self._held.leases:
             self._held.stop(lease, why)
-
-    async def _until_idle_or_hurried(self) -> None:
-        idle = asyncio.create_task(self._held.until_empty(self._settings.drain_seconds))
-        hurried = asyncio.create_task(self._hurrying.wait())
-        await asyncio.wait({idle, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (idle, hurried):
-            task.cancel()
 
     async def close(self) -> None:
         """After the executors have ended: hand back what none of them could, and be forgotten."""

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 
+from outlast.agent import Secret
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost, OutlastError
 from outlast.shared.domain.events import Chunk, Event
@@ -23,6 +24,8 @@ from outlast.shared.domain.runs import Lease, Run, RunStatus
 from outlast.shared.settings import Settings
 from outlast.shared.store import events, runs
 from outlast.shared.wire import event_line, to_json
+
+from .concealment import masked
 
 log = structlog.get_logger()
 
@@ -47,6 +50,11 @@ class RunLog:
         self._finishing = False
         self._changed = asyncio.Event()
         self._since_turn = 0
+        self._concealed: Secret | None = None
+
+    def conceal(self, secret: Secret | None) -> None:
+        """What the agent may use and nobody may find in the log."""
+        self._concealed = secret
 
     async def append(self, new: Sequence[Event]) -> None:
         """Add events; waits while too many are not stored yet. Raises LeaseLost when they never will be."""
@@ -76,7 +84,8 @@ class RunLog:
         await self._until(lambda: not self._flusher.in_flight(self))
         self._add(last)
         chunk = Chunk(self.next_seq, self.next_seq + len(self.pending) - 1, "\n".join(self.pending))
-        if not await self._flusher.finish(self.lease, runs.Ending(status, to_json(response), chunk, checkpoint_id)):
+        ending = runs.Ending(status, masked(to_json(response), self._concealed), chunk, checkpoint_id)
+        if not await self._flusher.finish(self.lease, ending):
             self.refused()
             raise LeaseLost
         self.pending.clear()
@@ -130,7 +139,7 @@ class RunLog:
 
     def _add(self, new: Sequence[Event]) -> None:
         for event in new:
-            line = event_line(event)
+            line = masked(event_line(event), self._concealed)
             self.pending.append(line)
             self.pending_bytes += len(line)
         self._since_turn += len(new)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
 from importlib.metadata import version
 from uuid import uuid4
 
@@ -16,6 +15,7 @@ from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.measures import Tally
 from outlast.shared.settings import Settings
 from outlast.shared.store import workers
+from outlast.shared.sweep import Sweep
 
 from .holdings import Holdings
 
@@ -23,9 +23,12 @@ log = structlog.get_logger()
 
 
 class Reports:
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, held: Holdings, tally: Tally, sweep: Sweep) -> None:
         self._database = database
         self._settings = settings
+        self._held = held
+        self._tally = tally
+        self._sweep = sweep
         self._host = socket.gethostname()
         self._version = version("outlast")
         self.owner = f"{self._host}:{os.getpid()}:{uuid4().hex[:8]}"
@@ -33,21 +36,22 @@ class Reports:
         self.drain_asked = asyncio.Event()
         """An operator wants this worker to end."""
 
-    async def send(self, held: Holdings, slots: int, tally: Tally, swept: Mapping[str, int], *, draining: bool) -> None:
-        """Raises Unavailable."""
-        tally.counters.update(self._database.take_pool_waits())
+    async def send(self, slots: int, *, draining: bool, resting_seconds: float | None = None) -> None:
+        """``resting_seconds``: it will not report again before, unless there is work. Raises Unavailable."""
+        self._tally.counters.update(self._database.take_pool_waits())
         report = workers.Report(
             owner=self.owner,
             host=self._host,
             pid=os.getpid(),
             version=self._version,
             queues=self._settings.served_queues,
-            children=len(held.executors),
+            children=len(self._held.executors),
             slots=slots,
-            running=len(held),
+            running=len(self._held),
             draining=draining,
-            counters={**tally.counters, **swept},
-            samples=tally.samples,
+            resting_seconds=resting_seconds,
+            counters={**self._tally.counters, **self._sweep.counters},
+            samples=self._tally.samples,
         )
         if await self._database.run(lambda c: workers.report(c, report), patience_seconds=0):
             self.drain_asked.set()

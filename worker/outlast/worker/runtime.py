@@ -11,15 +11,17 @@ from typing import Any
 
 import structlog
 
-from outlast.shared import tracing
-from outlast.shared.connections import Database, fixed
+from outlast.shared import logs, tracing
+from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError, Unavailable
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.measures import RUN_SECONDS, START_SECONDS, Tally
 from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.settings import Settings
 from outlast.shared.store import runs, schema
+from outlast.shared.user_tokens import UserTokens
 
+from . import recording
 from .agents.adapter import Adapter
 from .attempt import Attempt, Outcome, Stop
 from .background import Background
@@ -47,9 +49,11 @@ class _Held:
     attempt: Attempt | None = None
     """None while the run is being read."""
     stopped: Stop | None = None
+    """Why, before there is an attempt to be told; a wish is forgotten for an order, and a run that is lost stays so."""
 
     def stop(self, why: Stop) -> None:
-        self.stopped = why
+        if self.stopped in (None, Stop.DRAIN) or why is Stop.LOST:
+            self.stopped = why
         if self.attempt is not None:
             self.attempt.stop(why)
 
@@ -67,7 +71,9 @@ class Runtime:
         threads: AgentThreads,
         worn: Worn,
         tally: Tally,
+        user_tokens: UserTokens,
     ) -> None:
+        self._user_tokens = user_tokens
         self._threads = threads
         self._worn = worn
         self._database = database
@@ -134,8 +140,10 @@ class Runtime:
         outcome = Outcome()
         execute_as(attempt.lease)
         try:
-            with tracing.attempt(run) as span:
-                outcome = await attempt.run()
+            with tracing.attempt(run) as span, recording.attempt(run):
+                token = await self._user_tokens.get(run.run_id)
+                with logs.concealing(token):
+                    outcome = await attempt.run(token)
                 if span is not None:
                     span.set({"outlast.outcome": _what_became(outcome)})
         except Unavailable:
@@ -145,6 +153,7 @@ class Runtime:
             log.exception("attempt.abandoned", run=response_id(run.run_id), attempt=run.attempt)
         finally:
             if outcome.status is not None:  # by one clock before it was read here, by another since
+                self._user_tokens.forget(run.run_id)
                 seconds = (run.begun_seconds or 0) + time.monotonic() - read_at
                 self._tally.observe(RUN_SECONDS, seconds, run.agent, outcome.status.value)
             self._end(attempt.lease, outcome)
@@ -209,15 +218,13 @@ async def open_runtime(
     # The loop's own pool has a handful of threads: graphs that are not async would wait for one another.
     threads = AgentThreads(settings.concurrency, marks or Marks(bytearray(MEMORY_BYTES)))
     asyncio.get_running_loop().set_default_executor(threads)
-    database = Database(
-        fixed(settings.required_database_url()),
-        schema=settings.db_schema,
-        application="outlast worker",
-        pin_plan=True,
-    )
+    database = Database.of(settings, application="outlast worker", pin_plan=True)
     async with database.pooled(max_connections=settings.worker_connections):
         await database.run(schema.check, patience_seconds=30)
-        async with Runtime(
-            database, agents, settings, ended, clock, threads, worn, tally or Tally()
-        ).running() as runtime:
+        async with (
+            UserTokens(settings).open() as user_tokens,
+            Runtime(
+                database, agents, settings, ended, clock, threads, worn, tally or Tally(), user_tokens
+            ).running() as runtime,
+        ):
             yield runtime

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from outlast.agent import Context, Request
+from outlast.agent import Context, Request, Secret
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import LeaseLost
 from outlast.shared.domain.ids import response_id
@@ -19,6 +19,7 @@ from outlast.shared.settings import Settings
 from outlast.shared.store import saves
 from outlast.shared.wire import to_json
 
+from .concealment import masked
 from .flusher import RunLog
 
 # What an attempt keeps for the next is worth waiting for: until somebody else holds the lease nobody else can go on.
@@ -33,7 +34,14 @@ class Stage:
     """One attempt, as an adapter sees it."""
 
     def __init__(
-        self, run: Run, output: Output, run_log: RunLog, database: Database, past: Past, settings: Settings
+        self,
+        run: Run,
+        output: Output,
+        run_log: RunLog,
+        database: Database,
+        past: Past,
+        settings: Settings,
+        user_token: Secret | None = None,
     ) -> None:
         self.run = run
         self.output = output
@@ -41,7 +49,7 @@ class Stage:
         self.request = _request(run)
         self.saved: dict[str, Any] = dict(past.saved)
         """What this run has saved; the agent sees it grow."""
-        self.context = _context(run, self.saved)
+        self.context = _context(run, self.saved, user_token)
         self.checkpoint_id: str | None = None
         """The agent's latest checkpoint; it is kept with the run when it ends."""
         asked = run.request.get("durability")
@@ -100,7 +108,8 @@ class Stage:
             self._check()
             untold = self.output.untold()
             await self._log.flush()  # what was untold before, and is not any more, is in the log then
-            saved, lease = saves.Saved(kept_seq, to_json({"values": values, "untold": untold})), self._log.lease
+            kept = masked(to_json({"values": values, "untold": untold}), self.context.user_token)
+            saved, lease = saves.Saved(kept_seq, kept), self._log.lease
             work = partial(saves.save, lease=lease, saved=saved)
             if not await self.database.run(work, patience_seconds=KEEP_PATIENCE_SECONDS):
                 self.lost()
@@ -132,7 +141,7 @@ def _request(run: Run) -> Request:
     return Request(input=message if isinstance(given, str) else given, body=run.request)
 
 
-def _context(run: Run, saved: Mapping[str, Any]) -> Context:
+def _context(run: Run, saved: Mapping[str, Any], user_token: Secret | None) -> Context:
     return Context(
         response_id=response_id(run.run_id),
         thread_id=run.thread,
@@ -141,4 +150,5 @@ def _context(run: Run, saved: Mapping[str, Any]) -> Context:
         attempt=run.attempt,
         deadline=run.deadline_at,
         saved=saved,
+        user_token=user_token,
     )

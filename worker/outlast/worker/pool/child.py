@@ -19,6 +19,7 @@ from outlast.shared import logs, tracing
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
+from outlast.worker import recording
 from outlast.worker.agents.loading import loaded
 from outlast.worker.attempt import Outcome, Stop
 from outlast.worker.executing import Marks
@@ -31,6 +32,7 @@ from .channel import Channel, leases_from_wire, leases_to_wire
 _PR_SET_PDEATHSIG = 1
 _EXIT_WITHOUT_PARENT = 70
 _TRACES_SECONDS = 1.0  # for spans that are not sent yet
+_RECORDING_SECONDS = 1.0  # MLflow may be away: runs do not wait for it longer than that, and once for each process
 DUMP_SIGNAL = signal.SIGUSR1
 
 
@@ -61,6 +63,8 @@ def main(shared: Shared, settings: Settings) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(shared, settings))
     tracing.stop(_TRACES_SECONDS)
+    if not recording.stop(_TRACES_SECONDS):
+        os._exit(0)  # else it would wait for MLflow's threads, which wait for the tracking server
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
@@ -78,10 +82,12 @@ async def _serve(shared: Shared, settings: Settings) -> None:
         channel.send("worn", by=by)
 
     try:
+        recording.configure(settings)
         async with (
             loaded(settings.agents) as agents,
             open_runtime(settings, agents, ended, clock, marks=marks, worn=worn) as runtime,
         ):
+            await recording.ready(_RECORDING_SECONDS)
             channel.send("ready")
             beating = asyncio.create_task(Pulse(shared.pulse).beat_forever())
             counting = asyncio.create_task(_tell_counts(channel, runtime, settings.beat_seconds))

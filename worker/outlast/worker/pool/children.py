@@ -30,6 +30,12 @@ class Children:
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
 
+    @property
+    def ready(self) -> int:
+        """How many are there that take runs, or have some."""
+        children = [life.child for life in self._lives.values()]
+        return sum(child.ready.is_set() and not child.exited.is_set() for child in children)
+
     async def start(self) -> None:
         """Until all are ready. Raises SettingsError with the reason of a child that cannot load its agents."""
         isolated = [False] * self._settings.worker_children + [True] * self._settings.isolated_worker_children

@@ -12,19 +12,24 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import structlog
 import uvloop
 from celery.concurrency.base import BasePool
 
-from outlast.shared.connections import Database, fixed
-from outlast.shared.domain.errors import OutlastError
+from outlast.shared import fitness
+from outlast.shared.connections import Database
+from outlast.shared.domain.errors import OutlastError, Unavailable
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
+from outlast.worker.background import first_of
 from outlast.worker.dispatcher import Dispatcher
+from outlast.worker.health import answering
 
 from .children import Children
+from .condition import Condition
 
 log = structlog.get_logger()
 
@@ -36,6 +41,8 @@ class RunPool(BasePool):
     """Celery makes the pool from its class; `serving` gives it the settings."""
 
     settings: ClassVar[Settings]
+    exit_code = 0
+    """What the worker's process is to end with."""
     body_can_be_buffer = True
     signal_safe = False
     task_join_will_block = False
@@ -63,14 +70,11 @@ class RunPool(BasePool):
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         settings = self.settings
-        database = Database(
-            fixed(settings.required_database_url()),
-            schema=settings.db_schema,
-            application="outlast worker parent",
-            pin_plan=True,
-        )
+        database = Database.of(settings, application="outlast worker parent", pin_plan=True)
         doorbell = Doorbell(settings.required_redis_url(), settings.db_schema)
         try:
+            with suppress(Unavailable):  # the children wait for it, and meanwhile say what is wrong with their agents
+                await fitness.check_sessions(database)
             async with database.pooled(max_connections=_CONNECTIONS):
                 doorbell.start()
                 await self._dispatch(Dispatcher(database, settings, doorbell))
@@ -84,22 +88,34 @@ class RunPool(BasePool):
     async def _dispatch(self, dispatcher: Dispatcher) -> None:
         assert self._stop is not None
         children = Children(self.settings, dispatcher)
-        await children.start()
-        keeping = asyncio.create_task(dispatcher.run_forever())
-        asked = asyncio.create_task(self._end_when_asked(dispatcher))
-        self._started.set_result(dispatcher)
-        await self._stop.wait()
-        asked.cancel()
-        await dispatcher.drain()
-        await children.stop()
-        keeping.cancel()
-        await asyncio.wait({keeping})
-        await dispatcher.close()
+        condition = Condition(
+            lambda: children.ready, lambda: dispatcher.missing_since, lease_seconds=self.settings.lease_seconds
+        )
+        async with answering(self.settings.health_port, {"/health": condition.health, "/ready": condition.readiness}):
+            await children.start()
+            condition.keeping = keeping = asyncio.create_task(dispatcher.run_forever())
+            ending = asyncio.create_task(self._end_when_due(dispatcher, keeping))
+            self._started.set_result(dispatcher)
+            await self._stop.wait()
+            condition.draining = True
+            ending.cancel()
+            await dispatcher.drain()
+            await children.stop()
+            keeping.cancel()
+            await asyncio.wait({keeping})
+            await dispatcher.close()
 
-    async def _end_when_asked(self, dispatcher: Dispatcher) -> None:
-        """By the signal that anybody else would send. To the main thread: Celery's consumer may be waiting there."""
-        await dispatcher.drain_asked.wait()
-        log.info("worker.drain_asked")
+    async def _end_when_due(self, dispatcher: Dispatcher, keeping: asyncio.Task[None]) -> None:
+        """When an operator asks, or when the beat has ended: nobody would renew what this worker claims.
+
+        By the signal that anybody else would send. To the main thread: Celery's consumer may be waiting there.
+        """
+        await first_of(dispatcher.drain_asked.wait(), asyncio.wait({keeping}))
+        if keeping.done():
+            self.exit_code = 1
+            log.error("worker.broke", exc_info=keeping.exception())
+        else:
+            log.info("worker.drain_asked")
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     @property

@@ -17,6 +17,7 @@ from multiprocessing.context import ForkServerProcess
 
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
+from outlast.worker import recording
 from outlast.worker.attempt import Outcome, Stop
 from outlast.worker.dispatcher import Dispatcher
 from outlast.worker.executing import MEMORY_BYTES, Marks
@@ -158,7 +159,8 @@ class Child:
 
 def _start(shared: Shared, settings: Settings) -> ForkServerProcess:
     """Fork a child. multiprocessing would run this process's script, and load Celery, in it: the script is hidden."""
-    _context.set_forkserver_preload([f"{__package__}.preload", *settings.preload])
+    recording_too = [recording.MODULE] if recording.installed(settings) else []
+    _context.set_forkserver_preload([f"{__package__}.preload", *settings.preload, *recording_too])
     process = _context.Process(target=child.main, args=(shared, settings), name="outlast child", daemon=False)
     script = sys.modules["__main__"]
     with _starting:

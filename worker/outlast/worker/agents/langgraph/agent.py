@@ -21,6 +21,7 @@ from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.output.items import Item, Path
 from outlast.shared.store import runs, threads
 from outlast.shared.wire import from_json
+from outlast.worker import recording
 from outlast.worker.stage import Drained, Stage
 
 from . import speech
@@ -66,7 +67,7 @@ class Performance:
 
     def __init__(self, graph: Any, stage: Stage) -> None:
         self._stage = stage
-        self.saver = FencedSaver(stage.database, _lease(stage.run), stage.lost)
+        self.saver = FencedSaver(stage.database, _lease(stage.run), stage.lost, stage.context.user_token)
         self._graph = graph.copy(update={"checkpointer": self.saver})
         self._control = RunControl()
         self._called_client = False
@@ -95,7 +96,7 @@ class Performance:
 
     async def _stream(self, given: Any, config: dict[str, Any]) -> None:
         spans = _spans()
-        config["callbacks"] = [self._callbacks, *spans]
+        config["callbacks"] = [self._callbacks, *spans, *recording.callbacks()]
         config["metadata"] = {_RUN_ID: str(self._stage.run.run_id)}
         config["configurable"] |= {
             "user_id": self._stage.context.principal,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -18,17 +19,33 @@ from langgraph.checkpoint.base import (
     id as checkpoint_ids,
 )
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import ERROR
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_dumps
 
+from outlast.agent import Secret
 from outlast.shared.connections import Connection, Database
 from outlast.shared.domain.errors import LeaseLost
 from outlast.shared.domain.runs import Lease
+from outlast.worker.concealment import masked, masked_bytes
 from outlast.worker.stage import KEEP_PATIENCE_SECONDS
 
 T = TypeVar("T")
 
 _connection: ContextVar[Connection] = ContextVar("connection")
+
+
+class Serialiser(JsonPlusSerializer):
+    """LangGraph's own, but for a secret that must not be stored."""
+
+    def __init__(self, concealed: Secret | None) -> None:
+        super().__init__()
+        self._concealed = concealed
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        kind, data = super().dumps_typed(obj)
+        return kind, masked_bytes(data, self._concealed)
 
 
 class FencedSaver(AsyncPostgresSaver):
@@ -38,13 +55,21 @@ class FencedSaver(AsyncPostgresSaver):
     of its own and is made again after a lost one, which is harmless: what it writes is known by checkpoint and task.
     """
 
-    def __init__(self, database: Database, lease: Lease, lost: Callable[[], None] = lambda: None) -> None:
-        super().__init__(conn=None)  # type: ignore[arg-type]  # _cursor() takes it from the pool
+    def __init__(
+        self,
+        database: Database,
+        lease: Lease,
+        lost: Callable[[], None] = lambda: None,
+        concealed: Secret | None = None,
+    ) -> None:
+        serialiser = Serialiser(concealed) if concealed is not None else None
+        super().__init__(conn=None, serde=serialiser)  # type: ignore[arg-type]  # _cursor() takes it from the pool
         self.latest_id: str | None = None
         """The checkpoint of the whole graph that was written last."""
         self._database = database
         self._lease = lease
         self._lost = lost
+        self._concealed = concealed
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         get = super().aget_tuple
@@ -115,6 +140,8 @@ class FencedSaver(AsyncPostgresSaver):
                 yield cursor
             return
         async with connection.pipeline(), connection.cursor(binary=True, row_factory=dict_row) as cursor:
+            if self._concealed is not None:
+                set_json_dumps(lambda value: masked(json.dumps(value), self._concealed), cursor)
             await cursor.execute("SELECT fence(%s, %s)", (self._lease.run_id, self._lease.attempt))
             yield cursor
 

@@ -15,15 +15,17 @@ from outlast.agent import Reasoning, Text, ToolCall, Usage
 
 
 def pieces(message: AIMessage, key: str) -> Iterator[Text | Reasoning]:
-    """Text and reasoning of a message, or of a chunk of one."""
+    """Text and reasoning of a message, or of a chunk of one. A model's refusal is what it has to say."""
     if isinstance(message.content, str) and "reasoning_content" not in message.additional_kwargs:
-        yield Text(message.content, key)
+        yield Text(message.content or message.additional_kwargs.get("refusal") or "", key)
         return
     for block in message.content_blocks:  # LangChain's own form of every provider's content
         if block["type"] == "text":
             yield Text(block["text"], key)
         elif block["type"] == "reasoning":
             yield Reasoning(block.get("reasoning") or "", key)
+        elif block["type"] == "non_standard" and block["value"].get("type") == "refusal":
+            yield Text(block["value"].get("refusal") or "", key)
 
 
 def usage(message: BaseMessage) -> Usage | None:
