@@ -40,15 +40,23 @@ def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
+def _children(pid: int) -> list[int]:
+    """Without those of threads that have just ended; none of a process that has."""
+    found: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found += [int(child) for child in (thread / "children").read_text().split()]
+    return found
+
+
 def descendants(pid: int) -> list[int]:
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-    return [found for child in children for found in (child, *descendants(child))]
+    return [found for child in _children(pid) for found in (child, *descendants(child))]
 
 
 def agent_processes(worker: int) -> list[int]:
     """The processes in which a worker runs agents: those that its fork server made."""
-    return [pid for pid in descendants(worker) if parent_of(pid) != worker]
+    return [pid for child in _children(worker) for pid in descendants(child)]
 
 
 def processes_of(folder: Path) -> list[int]:

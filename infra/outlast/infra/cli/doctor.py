@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 
 from outlast.infra.migrate import checkpoints_are_current, checkpoints_made_by
-from outlast.shared.connections import Database, fixed
+from outlast.shared.connections import Database
 from outlast.shared.doctor.examination import Examination, examine as examine_services
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.findings import Finding, Severity, error, ok, warning, worst
@@ -132,9 +132,9 @@ def _without(secrets: Sequence[str], text: str) -> str:
 
 async def _checkpoints(config: Settings) -> list[Finding]:
     """LangGraph's tables, where it is installed and the database answers: that it does not is said elsewhere."""
-    if checkpoints_made_by() is None or config.database_url is None:
+    if checkpoints_made_by() is None or not config.names_database:
         return []
-    database = Database(fixed(config.required_database_url()), schema=config.db_schema, application="outlast doctor")
+    database = Database.of(config, application="outlast doctor")
     try:
         async with asyncio.timeout(_CHECKPOINTS_SECONDS):
             current = await checkpoints_are_current(database)

@@ -87,7 +87,7 @@ def _worker_row(worker: WorkerState) -> tuple[str, ...]:
     draining = worker.draining or worker.drain_requested
     return (
         f"{worker.host}:{worker.pid}",
-        "silent" if not worker.alive else "draining" if draining else "alive",
+        "silent" if not worker.alive else "draining" if draining else "resting" if worker.resting else "alive",
         str(worker.children),
         str(worker.slots),
         str(worker.running),

@@ -13,7 +13,7 @@ import typer
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.runs import RunStatus
 
-from . import keys, parts, runs, workers
+from . import keys, lakebase, parts, runs, workers
 
 app = typer.Typer(
     name="outlast",
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys", help="API keys: create, list, revoke.")
 app.add_typer(runs.app, name="runs", help="Runs: list, show, follow, cancel, retry.")
+app.add_typer(lakebase.app, name="lakebase", help="Lakebase: grant.")
 app.add_typer(workers.app, name="workers", help="Workers: who is there; drain.")
 
 Port = Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Where to listen.")]
@@ -64,6 +65,20 @@ def demo() -> None:
 
 
 @app.command()
+def serve(
+    port: Annotated[
+        int,
+        typer.Option(
+            envvar=["DATABRICKS_APP_PORT", "PORT"], min=1, max=65535, help="Where to listen, on all addresses."
+        ),
+    ] = 8000,
+) -> None:
+    """An API and a worker in one container. Needs a Postgres and OUTLAST_AGENTS; brings a Valkey without REDIS_URL."""
+    with explained():
+        raise typer.Exit(needed("serve").run(port=port))
+
+
+@app.command()
 def api(
     host: Annotated[
         str, typer.Option(help="The address to bind; others than loopback need OUTLAST_AUTH.")
@@ -81,10 +96,13 @@ def worker(
         int | None, typer.Option(min=1, max=256, help="Processes that run agents; one for each core otherwise.")
     ] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Runs at once in each child; 100 otherwise.")] = None,
+    health_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Answer GET /health and GET /ready here, on all addresses.")
+    ] = None,
 ) -> None:
     """One worker: a parent and its children. Needs DATABASE_URL, REDIS_URL and OUTLAST_AGENTS."""
     with explained():
-        raise typer.Exit(parts.run_worker(children=children, concurrency=concurrency))
+        raise typer.Exit(parts.run_worker(children=children, concurrency=concurrency, health_port=health_port))
 
 
 @app.command()

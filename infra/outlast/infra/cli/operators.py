@@ -9,13 +9,12 @@ from typing import NoReturn, TypeVar
 
 import typer
 
-from outlast.shared import logs
-from outlast.shared.connections import Connection, Database, Dedicated, fixed
+from outlast.shared.connections import Connection, Database, Dedicated
 from outlast.shared.domain.errors import Invalid, OutlastError
 from outlast.shared.settings import Settings
 from outlast.shared.store import schema
 
-from .parts import settings_for_operators
+from .parts import configure_logs, settings_for_operators
 
 T = TypeVar("T")
 
@@ -25,20 +24,23 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 def operators_settings() -> Settings:
     """The settings, and logs that follow them. Raises SettingsError."""
     config = settings_for_operators()
-    logs.configure(config, part="cli")
+    configure_logs(config)
     return config
 
 
 def operators_database(config: Settings) -> Database:
     """The database that the settings name, or that of the running `outlast dev`. Raises SettingsError."""
-    return Database(fixed(config.required_database_url()), schema=config.db_schema, application="outlast cli")
+    return Database.of(config, application="outlast cli")
 
 
 def with_database(work: Callable[[Connection], Awaitable[T]]) -> T:
     """Do idempotent work on the database. What goes wrong is told in one line, and ends the command."""
 
     async def once() -> T:
-        async with operators_database(operators_settings()).pooled(max_connections=1) as database:
+        database = operators_database(operators_settings())
+        if database.lakebase is not None:  # the first login takes longer than work waits for a connection
+            await database.lakebase.logins.get()
+        async with database.pooled(max_connections=1):
             return await database.run(work)
 
     try:

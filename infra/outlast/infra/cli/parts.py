@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import ipaddress
+import os
 import socket
 import sys
 from typing import Any
@@ -14,21 +15,19 @@ import typer
 
 from outlast.infra.migrate import Migration, checkpoints_are_current, checkpoints_made_by, migrate, shipped
 from outlast.shared import logs, settings, tracing
-from outlast.shared.connections import Database, fixed
+from outlast.shared.connections import Database
 from outlast.shared.settings import Settings, SettingsError
 from outlast.shared.wire import to_json
 
 from . import supervised
 
+_OF_AN_APP = ("DATABRICKS_APP_NAME", "DATABRICKS_APP_PORT")
+
 
 def run_api(host: str, port: int) -> None:
     config = settings.load()
-    if config.auth is None and not _is_loopback(host):
-        raise SettingsError(
-            f"{host} can be reached by others and OUTLAST_AUTH is not set. "
-            "OUTLAST_AUTH=none lets in everybody who can reach it"
-        )
-    _refuse_taken(host, port)
+    refuse_strangers(config, host)
+    refuse_taken(host, port)
     logs.configure(config, part="api")
     tracing.configure(config, part="api")
     supervised.follow_parent()
@@ -42,9 +41,16 @@ def run_worker(**given: int | None) -> int:
     return _side("worker", "outlast.worker.app").run_worker(config, on_ready=supervised.tell_ready)
 
 
+def configure_logs(config: Settings) -> None:
+    """For a command, which says itself what it does and what is wrong: services' lines come with debug only."""
+    quiet = config if config.log_level == "debug" else config.model_copy(update={"log_level": "error"})
+    logs.configure(quiet, part="cli")
+
+
 def run_migrate() -> None:
     config = settings.load()
-    database = Database(fixed(config.required_database_url()), schema=config.db_schema, application="outlast migrate")
+    configure_logs(config)
+    database = Database.of(config, application="outlast migrate")
     applied, checkpoints = asyncio.run(migrate_all(database))
     names = ", ".join(migration.name for migration in applied) or "nothing to do"
     typer.echo(f"schema {config.db_schema}: {names}")
@@ -114,7 +120,23 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _refuse_taken(host: str, port: int) -> None:
+def refuse_strangers(config: Settings, host: str) -> None:
+    """Raise SettingsError for a server that would let in whoever reaches it, without having been told to."""
+    if _is_loopback(host):
+        return
+    if config.auth is None:
+        raise SettingsError(
+            f"{host} can be reached by others and OUTLAST_AUTH is not set. "
+            "OUTLAST_AUTH=none lets in everybody who can reach it"
+        )
+    if config.auth == "databricks" and not any(os.environ.get(name) for name in _OF_AN_APP):
+        raise SettingsError(
+            f"OUTLAST_AUTH=databricks believes whoever names a user in X-Forwarded-User, {host} can be reached by "
+            "others, and this is no Databricks App, whose proxy would keep them away: DATABRICKS_APP_NAME is not set"
+        )
+
+
+def refuse_taken(host: str, port: int) -> None:
     """Say so before anything is opened; the server's own words come late and with a traceback."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -122,15 +144,13 @@ def _refuse_taken(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise SettingsError(
-                f"{host}:{port}: {error.strerror}. Choose another with --port or PORT={port + 1}"
-            ) from None
+            raise SettingsError(f"{host}:{port}: {error.strerror}. Choose another with --port {port + 1}") from None
 
 
 def settings_for_operators() -> Settings:
     """The settings, completed by the running `outlast dev` of this folder where the environment says nothing."""
     config = settings.load()
     running = supervised.running_dev(config)
-    if config.database_url is None and running is not None:
+    if not config.names_database and running is not None:
         return settings.load(database_url=running.database_url, redis_url=running.redis_url)
     return config

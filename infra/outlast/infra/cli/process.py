@@ -1,4 +1,4 @@
-"""A part of `outlast dev` or `outlast demo`: a process that is started, watched and, if wanted, started again."""
+"""A part of `outlast dev`, `serve` or `demo`: a process that is started, watched and, if wanted, started again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import nullcontext, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from outlast.shared.domain.errors import OutlastError
+
 from .supervised import PARENT_FD, READY_FD
 
 _STEADY_SECONDS = 10.0  # a part that lived so long is not in a crash loop
@@ -17,8 +19,14 @@ _PAUSE_SECONDS = (0.2, 1.0, 3.0, 10.0)
 _STOP_SECONDS = 15.0
 
 
+class CannotStart(OutlastError):
+    """A part has died again and again, and has never been ready."""
+
+
 class Process:
-    """``cwd`` and ``output`` are this process's own unless they are given; a file of output is added to."""
+    """``cwd`` and ``output`` are this process's own unless they are given; a file of output is added to.
+
+    ``one_stream``: without such a file, both streams of output go to the standard output."""
 
     def __init__(
         self,
@@ -28,6 +36,7 @@ class Process:
         *,
         cwd: Path | None = None,
         output: Path | None = None,
+        one_stream: bool = False,
     ) -> None:
         self.name = name
         self.ready = asyncio.Event()
@@ -36,18 +45,28 @@ class Process:
         self._env = env
         self._cwd = cwd
         self._output = output
+        self._one_stream = one_stream
+        self._was_ready = False
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
 
-    async def keep_running(self) -> None:
-        """Start it, and again whenever it ends by itself, with growing pauses while it keeps dying."""
+    async def keep_running(self, *, tries: int | None = None) -> None:
+        """Start it, and again whenever it ends by itself, with growing pauses while it keeps dying.
+
+        Raises CannotStart when that has happened ``tries`` times and it was never ready: what is wrong then is no
+        accident. A part that was ready once is started again for ever."""
         loop = asyncio.get_running_loop()
-        deaths = 0
+        deaths, failures = 0, 0
         while not self._stopping:
             started = loop.time()
             code = await self.run()
             if self._stopping:
                 return
+            failures += 1
+            if failures == tries and not self._was_ready:
+                raise CannotStart(
+                    f"{self.name} {how_it_ended(code)}, {tries} times, and was never ready; what it says above is why"
+                )
             deaths = 0 if loop.time() - started > _STEADY_SECONDS else deaths + 1
             pause = _PAUSE_SECONDS[min(deaths, len(_PAUSE_SECONDS) - 1)]
             print(f"{self.name} {how_it_ended(code)}; starting it again", flush=True)
@@ -67,7 +86,7 @@ class Process:
                     pass_fds=(parent_read, ready_write),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
-                    stderr=output,
+                    stderr=asyncio.subprocess.STDOUT if self._one_stream and output is None else output,
                     start_new_session=True,  # Ctrl-C is ours to pass on, in order
                 )
             self.pid = self._process.pid
@@ -89,12 +108,17 @@ class Process:
         try:
             await readable.wait()
             if os.read(fd, 1):
-                self.ready.set()
+                self.mark_ready()
         finally:
             loop.remove_reader(fd)
             os.close(fd)
 
-    async def stop(self) -> None:
+    def mark_ready(self) -> None:
+        """It serves: it says so itself, or somebody has seen it."""
+        self._was_ready = True
+        self.ready.set()
+
+    async def stop(self, seconds: float = _STOP_SECONDS) -> None:
         """Ask it to end, and end it if it does not."""
         self._stopping = True
         process = self._process
@@ -102,10 +126,15 @@ class Process:
             return
         process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+            await asyncio.wait_for(process.wait(), seconds)
         except TimeoutError:
             process.kill()
             await process.wait()
+
+    def hurry(self) -> None:
+        """Ask it once more, if it is to end: parts let go of everything then."""
+        if self._stopping and self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL to this process alone."""

@@ -174,7 +174,7 @@ def _cancel_through_api(ids: list[str], url: str) -> None:
 
 def _only_api() -> str | None:
     """The API that the environment names where it names no database."""
-    return os.environ.get("OUTLAST_URL") if operators_settings().database_url is None else None
+    return None if operators_settings().names_database else os.environ.get("OUTLAST_URL")
 
 
 def _ask() -> Any:

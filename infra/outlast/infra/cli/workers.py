@@ -8,6 +8,7 @@ import typer
 
 from outlast.shared.connections import Connection
 from outlast.shared.domain.errors import Invalid, NotFound
+from outlast.shared.hints import tell_awake
 from outlast.shared.store import overview, workers as store
 from outlast.shared.wire import to_json
 
@@ -48,6 +49,8 @@ def drain(
         if name not in known:
             fail(NotFound(f"There is no worker {name!r}: `outlast workers` shows who is there."))
     asked = with_database(lambda c: store.request_drain(c, names or None))
+    if (config := operators_settings()).redis_url is not None:
+        tell_awake(config.required_redis_url(), config.db_schema)  # one that rests would find it much later
     for owner in asked:
         typer.echo(f"{owner} is asked to drain")
     if not asked:

@@ -1,4 +1,4 @@
-"""Where the servers' programs are: in the wheels of the extra `dev`, else installed on the system.
+"""Where the servers' programs are: in the wheels of the extras `dev` and `serve`, else installed on the system.
 
 Of the wheels only the files are used. Their Python code is never imported: as root it would create users and
 change the modes of folders that are not ours.
@@ -31,7 +31,7 @@ NO_POSTGRES = (
     "or install one on the system (apt install postgresql, brew install postgresql@18)."
 )
 NO_VALKEY = (
-    'No Valkey or Redis was found: set REDIS_URL, or pip install "outlast[dev]", '
+    'No Valkey or Redis was found: set REDIS_URL, or pip install "outlast[serve]", '
     "or install one on the system (apt install valkey-server or redis-server, brew install valkey)."
 )
 

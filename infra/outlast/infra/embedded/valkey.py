@@ -1,4 +1,4 @@
-"""A private Valkey, or Redis: the broker of `outlast dev` and of the tests."""
+"""A private Valkey, or Redis: the broker of `outlast dev`, of `outlast serve` and of the tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Valkey(Server):
     """Its append-only file is in `folder`/data, its socket where only its user can enter. No TCP port.
 
     The file is synced once a second: what was acknowledged survives the death of the process, but the last
-    second may not survive the death of the machine. `binary` replaces the one that would be found.
+    second may not survive the death of the machine. Not `persistent`: it keeps no file, and is empty when it is
+    started again. `binary` replaces the one that would be found.
     """
 
     _name: ClassVar[str] = "Valkey"
@@ -25,8 +26,9 @@ class Valkey(Server):
     _socket_name: ClassVar[str] = "valkey.sock"
     _stop_steps: ClassVar[StopSteps] = ((signal.SIGTERM, 10), (signal.SIGKILL, 5))
 
-    def __init__(self, folder: Path, *, binary: ValkeyBinary | None = None) -> None:
+    def __init__(self, folder: Path, *, persistent: bool = True, binary: ValkeyBinary | None = None) -> None:
         super().__init__(folder)
+        self._persistent = persistent
         self._given = binary
         self._program = ""
 
@@ -61,7 +63,7 @@ class Valkey(Server):
             "port": "0",
             "unixsocket": str(self.socket),
             "unixsocketperm": "700",
-            "appendonly": "yes",
+            "appendonly": "yes" if self._persistent else "no",
             "appendfsync": "everysec",
             "save": "",
             "maxmemory-policy": "noeviction",
