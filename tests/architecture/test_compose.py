@@ -1,139 +1,92 @@
-"""docker-compose.yml and the Dockerfile, as far as they can be checked without an engine."""
+"""docker-compose.yml, and what the rules say to broken copies of it. `make containers` starts its services."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any
-
 import pytest
-import yaml
-from pydantic import AliasChoices
 
-from outlast.shared.settings import Settings
+from tests.support.deployment import compose_rules, proxy_rules
+from tests.support.deployment.complaints import judged
+from tests.support.deployment.compose import COMPOSE
+from tests.support.deployment.compose_rules import Source
+from tests.support.deployment.dockerfile import ROOT
 
-ROOT = Path(__file__).parents[2]
-DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text("utf-8")
-FOREIGN = {"postgres", "valkey"}
-OURS = {"migrate", "api", "worker"}
-
-
-@pytest.fixture(scope="module")
-def services() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
-
-
-def stage(name: str) -> str:
-    """The instructions of one stage, continuation lines joined."""
-    joined = DOCKERFILE.replace("\\\n", " ")
-    (text,) = re.findall(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", joined, re.MULTILINE | re.DOTALL)
-    return text
-
-
-def names_of_settings() -> set[str]:
-    """Every environment variable that a setting is read from."""
-    names = set[str]()
-    for field, info in Settings.model_fields.items():
-        alias = info.validation_alias
-        choices = alias.choices if isinstance(alias, AliasChoices) else [alias or f"OUTLAST_{field}"]
-        names |= {str(choice).upper() for choice in choices}
-    return names
-
-
-def test_the_services_are_the_parts_and_what_they_stand_on(services: dict[str, Any]) -> None:
-    assert set(services) == FOREIGN | OURS
-
-
-def test_every_image_is_pinned_by_a_tag(services: dict[str, Any]) -> None:
-    images = [service["image"] for service in services.values()] + re.findall(
-        r"^ARG PYTHON=(\S+)", DOCKERFILE, re.MULTILINE
-    )
-    assert len(images) == 6
-    for image in images:
-        tag = image.rpartition(":")[2]
-        assert re.match(r"\d+\.\d+", tag), image
-
-
-def test_the_schema_is_there_before_anything_serves(services: dict[str, Any]) -> None:
-    assert services["migrate"]["entrypoint"] == ["outlast", "migrate"]
-    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    assert services["migrate"]["restart"] == "no"
-    for part in ("api", "worker"):
-        assert services[part]["depends_on"] == {
-            "migrate": {"condition": "service_completed_successfully"},
-            "postgres": {"condition": "service_healthy"},
-            "valkey": {"condition": "service_healthy"},
-        }
-
-
-def test_everything_that_stays_up_has_a_health_check_and_comes_back(services: dict[str, Any]) -> None:
-    for name in FOREIGN | {"api", "worker"}:
-        assert services[name]["restart"] == "unless-stopped"
-    for name in FOREIGN:
-        assert services[name]["healthcheck"]["test"][0] == "CMD"
-    for name in ("api", "worker"):
-        assert "HEALTHCHECK" in stage(name)
+TEXT = (ROOT / COMPOSE).read_text("utf-8")
+PROXY = (ROOT / "infra/docker/haproxy.cfg").read_text("utf-8")
+EXAMPLE = (ROOT / ".env.example").read_text("utf-8")
+RULES = compose_rules.RULES + proxy_rules.RULES
+BREAKS = [
+    ("keys_are_known", "    init: true\n", "    inti: true\n"),
+    ("keys_are_known", "    user: haproxy\n", "    user: haproxy\n    privileged: true\n"),
+    ("images_are_pinned", "haproxy:3.2-alpine", "haproxy:latest"),
+    ("builds_have_a_target", "target: migrate}", "target: migrations}"),
+    ("builds_have_a_target", "image: outlast-api:0.1.0", "image: outlast-worker:0.1.0"),
+    ("what_is_named_exists", "networks: [front]", "networks: [outer]"),
+    ("what_is_named_exists", "./infra/docker/haproxy.cfg", "./infra/docker/nginx.cfg"),
+    ("each_waits_for_what_it_needs", "completed_successfully\n      postgres", "started\n      postgres"),
+    ("what_ends_stays_ended_and_the_rest_comes_back", 'restart: "no"\n    environment: *', "environment: *"),
+    ("the_proxy_is_where_it_is_asked", "http://127.0.0.1:8000/health", "http://127.0.0.1:8080/health"),
+    ("health_is_asked_where_it_is_answered", '["CMD", "valkey-cli", "ping"]', '["NONE"]'),
+    ("only_loopback_is_published", '"127.0.0.1:${PORT:-8000}:8000"', '"${PORT:-8000}:8000"'),
+    ("only_loopback_is_published", "    user: valkey\n", '    user: valkey\n    ports: ["127.0.0.1:6379:6379"]\n'),
+    ("only_loopback_is_published", "internal: true", "internal: false"),
+    ("stopping_has_time", "stop_grace_period: 60s  # OUTLAST", "stop_grace_period: 30s  # OUTLAST"),
+    ("limits_are_set", "limits: {cpus: \"1\", memory: 512M, pids: 100}", "limits: {cpus: \"1\", pids: 100}"),
+    ("limits_are_set", 'OUTLAST_CHILDREN: "2"', 'OUTLAST_CHILDREN: "8"'),
+    ("nothing_can_be_changed_in_a_container", "  read_only: true\n", "  read_only: false\n"),
+    ("nothing_can_be_changed_in_a_container", "./examples:/app/examples:ro", "./examples:/app/examples"),
+    ("nothing_can_be_changed_in_a_container", "    init: true\n", "    init: true\n    cap_add: [SYS_ADMIN]\n"),
+    ("nothing_runs_as_root", "    user: valkey\n", ""),
+    ("nothing_runs_as_root", "    network_mode: none\n", ""),
+    ("variables_are_known", "OUTLAST_LOG_FORMAT: json", "OUTLAST_LOGFORMAT: json"),
+    ("settings_are_valid", "OUTLAST_LOG_FORMAT: json", "OUTLAST_LOG_FORMAT: xml"),
+    ("commands_are_ours", "    init: true\n", '    init: true\n    command: ["--threads", "2"]\n'),
+    ("there_are_no_secrets", "POSTGRES_PASSWORD: ${POSTGRES_PASSWORD:-}", "POSTGRES_PASSWORD: outlast"),
+    ("there_are_no_secrets", "postgresql://outlast@postgres", "postgresql://outlast:outlast@postgres"),
+    ("the_example_names_every_variable", "${OUTLAST_AUTH:-none}", "${AUTH:-none}"),
+    ("the_example_names_every_variable", "${TASK_TIMEOUT_SECONDS:-3600}", "${TASK_TIMEOUT_SECONDS:-60}"),
+    ("data_is_kept", '"--appendonly", "yes"', '"--appendonly", "no"'),
+]  # fmt: skip
+PROXY_BREAKS = [
+    ("the_proxy_is_where_it_is_asked", "bind :8000", "bind :80"),
+    ("the_proxy_is_where_it_is_asked", "server-template api 8 api:8000", "server-template api 8 api:8080"),
+    ("stopping_has_time", "hard-stop-after 10s", "hard-stop-after 60s"),
+    ("streams_pass_the_proxy", "timeout server 2h", "timeout server 50s"),
+    ("streams_pass_the_proxy", "http-request disable-l7-retry unless METH_GET", ""),
+    ("streams_pass_the_proxy", "    option abortonclose\n", ""),
+    ("streams_pass_the_proxy", "    option dontlognull\n", "    option dontlognull\nbackend others\n"),
+    ("streams_pass_the_proxy", "    balance leastconn", "    balance leastconn\n    compression algo gzip"),
+]
+EXAMPLE_BREAKS = [
+    ("there_are_no_secrets", "POSTGRES_PASSWORD=", "POSTGRES_PASSWORD=outlast"),
+    ("the_example_names_every_variable", "# Where the server listens on this machine's loopback address.\n", ""),
+]
 
 
-def test_every_variable_is_one_that_settings_read(services: dict[str, Any]) -> None:
-    used = {name for service in OURS for name in services[service]["environment"]}
-    assert {"DATABASE_URL", "REDIS_URL", "OUTLAST_AGENTS", "OUTLAST_AUTH"} <= used
-    assert used <= names_of_settings()
+def refused_by(source: Source) -> set[str]:
+    return {complaint.rule for complaint in judged(source, RULES)}
 
 
-def test_the_settings_are_valid(services: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in services["api"]["environment"].items():
-        monkeypatch.setenv(name, value)
-    settings = Settings()
-    assert settings.agents == {"assistant": "examples.assistant:agent"}
-    assert settings.auth == "none"
+def test_nothing_is_wrong_with_it() -> None:
+    assert judged(Source.of(TEXT), RULES) == []
 
 
-def test_an_api_without_authentication_is_published_on_loopback_only(services: dict[str, Any]) -> None:
-    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert published == {"api": ["127.0.0.1:${PORT:-8000}:8000"]}
+@pytest.mark.parametrize(("rule", "whole", "broken"), BREAKS)
+def test_a_broken_copy_is_refused_by_the_rule_for_it(rule: str, whole: str, broken: str) -> None:
+    assert whole in TEXT
+    assert rule in refused_by(Source.of(TEXT.replace(whole, broken, 1)))
 
 
-def test_a_worker_may_be_scaled_and_has_time_to_drain(services: dict[str, Any]) -> None:
-    worker = services["worker"]
-    assert "container_name" not in worker and "ports" not in worker
-    assert int(worker["stop_grace_period"].removesuffix("s")) > Settings.model_fields["drain_seconds"].default + 5
+@pytest.mark.parametrize(("rule", "whole", "broken"), PROXY_BREAKS)
+def test_a_broken_proxy_is_refused(rule: str, whole: str, broken: str) -> None:
+    assert whole in PROXY
+    assert refused_by(Source.of(TEXT, proxy=PROXY.replace(whole, broken, 1))) == {rule}
 
 
-@pytest.mark.parametrize("part", ["api", "worker"])
-def test_both_images_hold_the_same_wheel_and_only_locked_packages(part: str) -> None:
-    instructions = stage(part)
-    assert f"COPY infra/docker/{part}.lock /tmp/requirements.lock" in instructions
-    assert "pip install --require-hashes --no-deps -r /tmp/requirements.lock" in instructions
-    assert "--mount=type=bind,from=wheel,source=/dist,target=/dist" in instructions
-    assert "pip install --no-deps --no-index /dist/outlast-*.whl" in instructions
-    installs = re.findall(r"pip install (.+?)(?:&&|$)", instructions.replace("\n", " && "))
-    assert all("--require-hashes" in install or "--no-index" in install for install in installs)
+@pytest.mark.parametrize(("rule", "whole", "broken"), EXAMPLE_BREAKS)
+def test_a_broken_example_is_refused(rule: str, whole: str, broken: str) -> None:
+    assert whole in EXAMPLE
+    assert rule in refused_by(Source.of(TEXT, example=EXAMPLE.replace(whole, broken, 1)))
 
 
-@pytest.mark.parametrize("part", ["api", "worker"])
-def test_a_part_is_not_root_and_gets_its_signals(part: str) -> None:
-    instructions = stage(part)
-    assert "USER outlast" in instructions
-    assert f'ENTRYPOINT ["outlast", "{part}"' in instructions
-    assert "STOPSIGNAL SIGTERM" in stage("base")
-    assert "PYTHONSAFEPATH=1" in stage("base")
-
-
-def test_the_agents_of_the_worker_are_mounted(services: dict[str, Any]) -> None:
-    for mount in services["worker"]["volumes"]:
-        source, target, mode = mount.split(":")
-        assert target.startswith("/app/") and mode == "ro"
-        assert (ROOT / source).exists()
-    assert "volumes" not in services["api"]
-
-
-def test_what_the_images_copy_is_not_ignored() -> None:
-    kept = {
-        line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text("utf-8").split() if line.startswith("!")
-    }
-    copied = {
-        source for line in re.findall(r"^COPY (?!--)(.+)", DOCKERFILE, re.MULTILINE) for source in line.split()[:-1]
-    }
-    assert {path.split("/")[0] for path in copied} <= kept
-    assert all((ROOT / path).exists() for path in copied)
+def test_every_rule_refuses_something() -> None:
+    assert {rule.__name__ for rule in RULES} == {rule for rule, _, _ in [*BREAKS, *PROXY_BREAKS, *EXAMPLE_BREAKS]}

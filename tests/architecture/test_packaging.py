@@ -60,7 +60,8 @@ def test_outlast_stays_a_namespace_and_brings_no_tests(contents: set[str]) -> No
 
 def test_its_metadata_names_the_extras_the_licence_and_the_command(wheel: Path) -> None:
     head = Parser().parsestr(metadata(wheel, "METADATA"))
-    assert set(head.get_all("Provides-Extra") or []) == {"api", "worker", "dev", "openai", "databricks", "otel"}
+    extras = {"api", "worker", "serve", "migrate", "dev", "openai", "databricks", "mlflow", "otel"}
+    assert set(head.get_all("Provides-Extra") or []) == extras
     assert head["License-Expression"] == "Apache-2.0"
     assert head["Requires-Python"] == ">=3.11"
     assert metadata(wheel, "entry_points.txt").split() == ["[console_scripts]", "outlast", "=", "outlast.infra.cli:app"]

@@ -14,12 +14,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = {
-    "requirements.lock": ({"dev", "api", "worker", "openai", "databricks"}, {"build", "test"}),
+    "requirements.lock": ({"dev", "serve", "api", "worker", "openai", "databricks"}, {"build", "test"}),
     "requirements-lint.lock": (None, {"lint"}),
     "infra/setup.lock": (None, {"setup"}),
     "infra/docker/build.lock": (None, {"build"}),
     "infra/docker/api.lock": ({"api"}, set[str]()),
     "infra/docker/worker.lock": ({"worker"}, set[str]()),
+    "infra/docker/migrate.lock": ({"migrate"}, set[str]()),
 }
 """Each lock's extras (None: not even the project's own dependencies) and groups."""
 
