@@ -5,7 +5,7 @@ ARGS ?=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export PYTHON
 
-.PHONY: help run demo test chaos test-clients setup setup-lint lint format lock schema bench bench-peers
+.PHONY: help run demo test chaos containers test-clients setup setup-lint lint format lock schema bench bench-peers
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s  %s\n' "$$name" "$$text"; done
@@ -21,6 +21,9 @@ test: lint ## Run the linters, then all tests (ARGS="-k lease tests/unit" for so
 
 chaos: setup ## Break everything for ten minutes and judge what is left (SEED=5 MINUTES=2; docs/chaos.md)
 	@exec .venv/bin/python -m tests.chaos
+
+containers: setup ## Build what the Dockerfile builds and run docker-compose.yml's services without an engine (needs haproxy)
+	@exec .venv/bin/python -m tests.containers
 
 # Packages of other makes, in folders of their own: they would change what is locked for us.
 CLIENTS = .outlast/clients
@@ -53,12 +56,13 @@ format: setup-lint ## Format the code and mend what ruff can mend
 COMPILE = "$$uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" $(ARGS)
 lock: ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for the newest, ARGS="--upgrade-package X" for one)
 	@uv=$$(sh infra/setup.sh uv) && export UV_SYSTEM_CERTS=$${UV_SYSTEM_CERTS:-1} && set -x && \
-	$(COMPILE) pyproject.toml --extra dev --extra databricks --extra otel --group test -o requirements.lock && \
+	$(COMPILE) pyproject.toml --extra dev --extra databricks --extra otel --extra mlflow --group test -o requirements.lock && \
 	$(COMPILE) --group lint -c requirements.lock -o requirements-lint.lock && \
 	$(COMPILE) --group setup -c requirements.lock -o infra/setup.lock && \
 	$(COMPILE) --group build -c requirements.lock -o infra/docker/build.lock && \
 	$(COMPILE) pyproject.toml --extra api --extra otel -c requirements.lock -o infra/docker/api.lock && \
 	$(COMPILE) pyproject.toml --extra worker --extra otel -c requirements.lock -o infra/docker/worker.lock && \
+	$(COMPILE) pyproject.toml --extra migrate -c requirements.lock -o infra/docker/migrate.lock && \
 	$(COMPILE) bench/peers/requirements.in -o bench/peers/requirements.lock
 
 schema: setup ## Write infra/schema.sql, the migrations' result in one piece

@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # What the developer has set for Outlast is not what the tests are about.
     for name in [name for name in os.environ if name.startswith("OUTLAST_") and name not in (ADMIN_URL, REDIS_URL)]:
         del os.environ[name]
-    theirs = ("ASSISTANT_", "DATABRICKS_", "LANGCHAIN_", "LANGSMITH_", "OPENAI_", "OTEL_")
+    theirs = ("ASSISTANT_", "DATABRICKS_", "LAKEBASE_", "LANGCHAIN_", "LANGSMITH_", "OPENAI_", "OTEL_", "PG")
     for name in [
         name for name in os.environ if name.startswith(theirs) or name in ("DATABASE_URL", "REDIS_URL", "PORT")
     ]:

@@ -57,7 +57,7 @@ def outages(database_url: str) -> Outages:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for the database; two leases are over when a submission is given up."""
     monkeypatch.setattr("outlast.api.group_commit._PATIENCE_SECONDS", 2.0)
-    monkeypatch.setattr("outlast.shared.connections._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("outlast.shared.connections.database.ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(Connection, "answer_seconds", 0.5)
 
 
@@ -122,7 +122,8 @@ async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled(
     by_way: Settings, way: Proxy, database: Database, statement: str, attempts: int
 ) -> None:
     way.watch = LostAnswers(statement, times=1)
-    async with serving(by_way, {"count": count}, workers=0) as service:
+    unhurried = by_way.model_copy(update={"lease_seconds": 10.0})  # a pause of the machine makes no other attempt
+    async with serving(unhurried, {"count": count}, workers=0) as service:
         response = await service.openai.responses.create(input="x", background=True)
         async with worker(service.settings, {"count": count}):  # its first claim finds the run
             attempt = await check_whole(service, database, response.id)
@@ -211,7 +212,7 @@ async def test_connections_to_a_peer_that_is_gone_cost_one_caller_one_wait(way: 
 
 async def test_who_gives_up_on_a_silent_database_is_let_go(way: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """psycopg would ask the server to cancel, for 5 s, and then wait for its answer, for 5 s more."""
-    monkeypatch.setattr("outlast.shared.connections._ANSWER_SECONDS", 60)
+    monkeypatch.setattr("outlast.shared.connections.database.ANSWER_SECONDS", 60)
     asking = asyncio.Event()
 
     async def ask(connection: Connection) -> None:
@@ -273,3 +274,23 @@ async def test_a_statement_behind_one_that_failed_in_its_pipeline_is_not_taken_f
         with pytest.raises(LeaseLost):
             await database.run(lose)
         assert await database.run(write) == 2
+
+
+async def test_a_client_that_leaves_is_not_counted_twice(by_way: Settings, way: Proxy, database: Database) -> None:
+    """Two wait, and one leaves: when the answer is lost, the other one's run must not be cancelled."""
+    gate = asyncio.Event()
+    way.watch = LostAnswers("greatest(connections", times=1)
+    async with serving(by_way, {"gated": gated_by(gate)}) as service, httpx.AsyncClient(timeout=20) as client:
+        asking = asyncio.create_task(client.post(f"{service.url}/responses", json={"input": "x"}))
+
+        async def connections() -> int:
+            row = await (await database.run(lambda c: c.execute("SELECT max(connections) FROM runs"))).fetchone()
+            return row[0] or 0 if row else 0
+
+        await until(connections)
+        [run] = (await service.openai.get("/responses", cast_to=httpx.Response)).json()["data"]
+        url = f"{service.url}/responses/{run['id']}"
+        assert (await client.get(url, params={"wait": 0.2})).json()["status"] == "in_progress"
+        assert (await connections(), way.answers_lost) == (1, 1)
+        gate.set()
+        assert (await asking).json()["status"] == "completed"

@@ -7,6 +7,14 @@ from outlast.shared.connections import Connection
 
 async def fill(connection: Connection, count: int, principal: str = "busy") -> None:
     """That many ready runs, as if submitted one after the other, each in a thread of its own."""
+    # However busy the machine is; both hold for this piece of work only.
+    connection.answer_seconds = 65.0
+    async with connection.transaction():
+        await connection.execute("SELECT set_config('statement_timeout', '60s', true)")
+        await _insert(connection, count, principal)
+
+
+async def _insert(connection: Connection, count: int, principal: str) -> None:
     await connection.execute(
         """WITH t AS (INSERT INTO threads (id, principal, name)
                       SELECT gen_random_uuid(), %(principal)s, n::text FROM generate_series(1, %(count)s) n

@@ -6,6 +6,9 @@
         ...
         assert endpoint.requests[0].body["temperature"] == 0.5
 
+It is a Databricks workspace as well, as far as its models are concerned: it makes vectors of texts (``/embeddings``)
+and has OAuth tokens for a service principal.
+
 It has threads of its own, so that it serves tests with and without an event loop, and processes that they start.
 """
 
@@ -111,6 +114,8 @@ class ModelEndpoint:
         self.stalled = threading.Event()
         """Set as soon as an answer has come to its `Stall`."""
         self.otherwise: Callable[[Request], Answer] = lambda _: Refusal(500, "The test has scripted no answer.")
+        self.tokens: list[str] = []
+        """The OAuth tokens that were given out, each for a second: databricks-sdk never uses one twice."""
         self._script: deque[Answer] = deque()
         self._ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Connection)
@@ -162,8 +167,18 @@ class _Connection(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         endpoint: ModelEndpoint = self.server.endpoint  # type: ignore[attr-defined]
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        given = self.rfile.read(int(self.headers["content-length"]))
+        if self.path.endswith("/oidc/v1/token"):
+            endpoint.tokens.append(f"token-{len(endpoint.tokens)}-of-the-workspace")
+            self._send(200, {"access_token": endpoint.tokens[-1], "token_type": "Bearer", "expires_in": 1})
+            return
+        body = json.loads(given)
         headers = {name.lower(): value for name, value in self.headers.items()}
+        if self.path.endswith("/embeddings"):
+            endpoint.requests.append(Request(self.path, headers, body))
+            vectors = [{"index": n, "embedding": [float(len(text)), 1.0]} for n, text in enumerate(body["input"])]
+            self._send(200, {"object": "list", "data": vectors, "model": body["model"], "usage": {}})
+            return
         answer = endpoint.next_answer(Request(self.path, headers, body))
         try:
             if not self.path.endswith("/chat/completions"):
@@ -177,7 +192,20 @@ class _Connection(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):  # the client has left
             self.close_connection = True
 
-    do_GET = do_PUT = do_DELETE = lambda self: self.send_error(404)
+    def do_GET(self) -> None:
+        endpoint: ModelEndpoint = self.server.endpoint  # type: ignore[attr-defined]
+        oidc = f"{endpoint.origin}/oidc"
+        match self.path:
+            case "/.well-known/databricks-config":
+                self._send(200, {"oidc_endpoint": oidc})
+            case "/oidc/.well-known/oauth-authorization-server":
+                self._send(
+                    200, {"token_endpoint": f"{oidc}/v1/token", "authorization_endpoint": f"{oidc}/v1/authorize"}
+                )
+            case _:
+                self.send_error(404)
+
+    do_PUT = do_DELETE = lambda self: self.send_error(404)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the test has the requests."""

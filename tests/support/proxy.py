@@ -157,9 +157,15 @@ class Proxy:
         self._mode_changed = asyncio.Event()
 
     async def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        if self._listener is None:
+            return
+        # A connection that was accepted a moment ago must be there before its server is closed, or asyncio leaks it.
+        for listening in self._listener.sockets:
+            self._loop.remove_reader(listening.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self._listener.close()
+        self._listener = None
 
     async def _cut(self) -> int:
         cut = list(self._links)

@@ -14,6 +14,7 @@ import uvicorn
 
 from outlast.agent import Agent, Context, Request
 from outlast.api.app import create_app
+from outlast.api.bounded_http import BoundedHttp
 from outlast.api.server import Server
 from outlast.api.services import Services
 from outlast.shared.connections import Database, fixed
@@ -149,6 +150,7 @@ async def replica(settings: Settings) -> AsyncGenerator[Replica]:
             timeout_graceful_shutdown=2,
             timeout_keep_alive=75,
             lifespan="on",
+            http=BoundedHttp,
         )
         server = Server(config)
         task = asyncio.create_task(server.serve([listening]))
