@@ -63,7 +63,7 @@ class Speaker:
         output, path = self.output, said.path
         match said.action:
             case ("retract", name):
-                return output.retract(f"{name}@{self.attempt}")
+                return output.withdraw(f"{name}@{self.attempt}")
             case ("answer", name):
                 call_id = f"{name}@{self.callers[name]}"
                 again = [] if output.is_open(call_id) else output.emit(ToolCall("t", {"n": name}, call_id), path)

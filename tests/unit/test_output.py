@@ -258,7 +258,7 @@ def test_what_is_taken_back_goes_with_the_reasoning_before_it() -> None:
     output = Output(a_run(), new_id, lambda: 0.0)
     for emission in (Text("stays", "a"), Close("a"), Reasoning("hm", "b"), Text("half", "b")):
         output.emit(emission)
-    events = output.retract("b")
+    events = output.withdraw("b")
     output.emit(Text("whole", "c"))
     _, response = output.complete(datetime.now(UTC))
 

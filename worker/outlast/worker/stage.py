@@ -84,15 +84,30 @@ class Stage:
 
     async def emit(self, emission: object, path: Path = ()) -> None:
         """Say something; waits while too much is not stored yet. Raises EmissionError and LeaseLost."""
+        self.tell(emission, path)
+        if self._log.must_pause:
+            await self._log.pause()
+
+    def tell(self, emission: object, path: Path = ()) -> None:
+        """Say something without waiting; then `keep_pace` where that can be. Raises EmissionError and LeaseLost."""
         self._check()
         if new := self.output.emit(emission, path):
-            await self._log.append(new)
+            self._log.add(new)
 
-    async def retract(self, key: str) -> None:
-        """Take back what is being said under this key."""
+    def withdraw(self, key: str) -> None:
+        """Take back what was said under this key. Raises LeaseLost."""
         self._check()
-        if new := self.output.retract(key):
-            await self._log.append(new)
+        if new := self.output.withdraw(key):
+            self._log.add(new)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the agent has said more than can wait: it is to `keep_pace`."""
+        return self._log.must_pause
+
+    async def keep_pace(self) -> None:
+        """Wait while too much of what was said is not stored yet. Raises LeaseLost."""
+        await self._log.pause()
 
     async def pause(self) -> int:
         """End what is being written and store all. Returns the number of the last event. Raises LeaseLost."""

@@ -75,6 +75,16 @@ class Asides:
         self._find_holders()
         return [aside.id for aside in lost]
 
+    def withdraw(self, call_id: str) -> list[str]:
+        """Drop what is held back under this id. Returns the ids of what an event or an earlier attempt told of."""
+        lost: list[str] = []
+        for place, aside in enumerate(self._all):
+            if aside.surviving and aside.type != STATE and aside.data[_CALL_ID[aside.type]] == call_id:
+                aside.surviving = False
+                if place < self._kept:
+                    lost.append(aside.id)
+        return lost
+
     def tell(self) -> list[dict[str, Any]]:
         """Those that no event has told of, for one that does."""
         untold = self.keep()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from outlast.agent import AgentError, Usage
+from outlast.agent import AgentError, Approval, ClientCall, ToolCall, Usage
 from outlast.shared.domain.responses import usage_object
 from outlast.shared.wire import clean, from_json, to_json
 
@@ -64,3 +64,23 @@ def snapshot(values: Mapping[str, Any]) -> dict[str, Any]:
         return from_json(to_json({"response": {"values": dict(values)}}))["response"]["values"]
     except (TypeError, ValueError) as error:
         raise EmissionError(f"A value cannot be kept as JSON: {error}.") from None
+
+
+def called(call: ToolCall) -> ToolCall:
+    """A call of the agent's own, as it will be told."""
+    name, call_id = text(call.name, "ToolCall.name"), text(call.call_id, "ToolCall.call_id")
+    return ToolCall(name, arguments(call.arguments), call_id)
+
+
+def held(call: ClientCall | Approval) -> ClientCall | Approval:
+    """A call that is held back, as it will be told."""
+    kind = type(call).__name__
+    name, given = text(call.name, f"{kind}.name"), arguments(call.arguments)
+    if isinstance(call, ClientCall):
+        return ClientCall(name, given, text(call.call_id, "ClientCall.call_id"))
+    return Approval(name, given, text(call.approval_id, "Approval.approval_id"))
+
+
+def held_id(call: ClientCall | Approval) -> tuple[type, str]:
+    """What no two calls that are held back may share."""
+    return type(call), call.call_id if isinstance(call, ClientCall) else call.approval_id

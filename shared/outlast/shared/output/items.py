@@ -68,6 +68,17 @@ class Item:
         return {"item_id": self.id, "output_index": self.index, **fields}
 
 
+def arranged(items: Sequence[Item], ranks: Mapping[str, int]) -> list[Item]:
+    """The surviving items by the ranks of their keys; one without a rank stays behind what it followed."""
+    ranked: list[tuple[int, Item]] = []
+    rank = -1
+    for item in items:
+        if item.surviving:
+            rank = ranks.get(item.origin.key or "", rank)
+            ranked.append((rank, item))
+    return [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
+
+
 def close(item: Item, status: Closing) -> list[Step]:
     """End an item as it stands, with exactly the text streamed so far. What has been told is not told again."""
     match item.type:

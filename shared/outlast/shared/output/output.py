@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -53,6 +52,7 @@ class Output:
         self._calls: dict[str, Item | ToolCall] = {}
         self._asides = Asides(run.attempt, self._past.asides, self._past.asides_told)
         self._usage, self._told_usage = self._past.usage, self._past.usage_told
+        self._ranks: dict[str, int] = {}
         self._marker: dict[str, Any] | None = None
         """The field that the first event of a later attempt carries."""
         if run.attempt > self._past.attempt:
@@ -76,18 +76,28 @@ class Output:
         """``path`` is the step that says it. Raises EmissionError for what is not of the vocabulary or out of place."""
         return self._number(self._steps(emission, path))
 
-    def retract(self, key: str) -> list[Event]:
-        """Take back all that was said under this key, of which the last is still being said: it is to come again."""
-        speaking = self._speaking.pop(key, None)
-        if speaking is None:
-            return []
+    def withdraw(self, key: str) -> list[Event]:
+        """Take back all that was said under this key, or by the tool call of this id: it is not part of the answer."""
+        opened = (self._speaking.pop(key, None), self._calls.pop(key, None))
         lost = [item for item in self._items if item.surviving and item.origin.key == key]
-        self._mark(lost)
-        return self._number(items.close(speaking, "incomplete"))
+        held = self._asides.withdraw(key)
+        if lost or held:
+            self._mark(lost, held)
+        return self._number(
+            [step for item in opened if isinstance(item, Item) for step in items.close(item, "incomplete")]
+        )
+
+    def arrange(self, keys: Sequence[str]) -> None:
+        """Have the final output in the order of these keys. What has no such key stays behind what it followed."""
+        self._ranks = {key: rank for rank, key in enumerate(keys)}
 
     def is_open(self, call_id: str) -> bool:
         """Whether this attempt has told of a tool call whose result is still to come."""
         return call_id in self._calls
+
+    def is_held(self, call_id: str) -> bool:
+        """Whether a call that the client must answer is held back under this id."""
+        return any(emissions.held_id(held)[1] == call_id for held in self._asides.held)
 
     @property
     def asking(self) -> Sequence[Path]:
@@ -166,12 +176,7 @@ class Output:
         return items.close(speaking, "completed") if speaking else []
 
     def _call(self, call: ToolCall, path: Path) -> list[Step]:
-        call = replace(
-            call,
-            name=emissions.text(call.name, "ToolCall.name"),
-            arguments=emissions.arguments(call.arguments),
-            call_id=emissions.text(call.call_id, "ToolCall.call_id"),
-        )
+        call = emissions.called(call)
         if call.call_id in self._calls:
             raise EmissionError(f"Two open tool calls have the call_id {call.call_id!r}.")
         steps = self._finish_saying(None)
@@ -205,13 +210,9 @@ class Output:
         return steps + self._add(items.function_call_output, "fco_", origin, call_id, answer)
 
     def _hold(self, call: ClientCall | Approval, path: Path) -> None:
-        name, arguments = emissions.text(call.name, f"{type(call).__name__}.name"), emissions.arguments(call.arguments)
-        if isinstance(call, ClientCall):
-            call = ClientCall(name, arguments, emissions.text(call.call_id, "ClientCall.call_id"))
-        else:
-            call = Approval(name, arguments, emissions.text(call.approval_id, "Approval.approval_id"))
-        if _id_of(call) in map(_id_of, self._asides.held):
-            raise EmissionError(f"Two {type(call).__name__}s have the id {_id_of(call)[1]!r}.")
+        call = emissions.held(call)
+        if emissions.held_id(call) in map(emissions.held_id, self._asides.held):
+            raise EmissionError(f"Two {type(call).__name__}s have the id {emissions.held_id(call)[1]!r}.")
         self._asides.hold(call, path)
 
     def _client_calls(self) -> list[Step]:
@@ -280,21 +281,18 @@ class Output:
         """Say with the next event what is superseded: the ids of items, and those of asides."""
         for item in lost:
             item.surviving = False
-        self._marker = {"attempt": self._run.attempt, "superseded": [item.id for item in lost]}
+        self._marker = self._marker or {"attempt": self._run.attempt, "superseded": []}
+        self._marker["superseded"] += [item.id for item in lost]
         if asides:
-            self._marker["asides"] = list(asides)
+            self._marker["asides"] = [*self._marker.get("asides", ()), *asides]
 
     def _end(self, steps: list[Step], kind: str, status: RunStatus, **more: Any) -> tuple[list[Event], dict[str, Any]]:
         outcome = Outcome(
             status,
-            output=[item.data for item in self._items if item.surviving],
+            output=[item.data for item in items.arranged(self._items, self._ranks)],
             usage=emissions.counted(self._usage),
             custom_outputs=self._asides.state,
             **more,
         )
         response = response_object(self._run, outcome)
         return self._number([*steps, (kind, {"response": response})]), response
-
-
-def _id_of(call: ClientCall | Approval) -> tuple[type, str]:
-    return type(call), call.call_id if isinstance(call, ClientCall) else call.approval_id

@@ -14,7 +14,6 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
 from outlast.agent import AgentError, State, find_idempotency_key
-from outlast.shared import tracing
 from outlast.shared.connections import Database
 from outlast.shared.domain.ids import parse_item_id
 from outlast.shared.domain.runs import Lease, Run
@@ -24,20 +23,24 @@ from outlast.shared.wire import from_json
 from outlast.worker import recording
 from outlast.worker.stage import Drained, Stage
 
-from . import speech
+from . import speech, stateless
 from .asked import Asked
 from .callbacks import Callbacks
 from .conversation import answering, to_messages, unknown_answers, unseen
 from .saver import FencedSaver
-from .spans import Spans
+from .spans import begun_spans
 from .survival import Look, Reached, surviving
 
 log = structlog.get_logger()
+
+stateless.apply()
 
 # LangChain warns of every error of a callback. That a run was lost is said once, by its attempt.
 logging.getLogger("langchain_core.callbacks.manager").addFilter(lambda said: "LeaseLost" not in said.getMessage())
 
 _RUN_ID = "outlast_run_id"
+_TOLD = ("messages", "custom_outputs", "structured_response")
+"""What of a state the client is told."""
 # What is written of a task besides its results. The error of an earlier attempt stays beside what a later one returned.
 _NO_RESULTS = {"__error__", "__error_source_node__", "__interrupt__", "__resume__"}
 
@@ -71,8 +74,10 @@ class Performance:
         self._graph = graph.copy(update={"checkpointer": self.saver})
         self._control = RunControl()
         self._called_client = False
-        said = [item.origin.key for item in stage.surviving if item.origin.key]
-        self._callbacks = Callbacks(self, said)
+        self._callbacks = Callbacks(self, stage.surviving)
+        self._transcript = self._callbacks.transcript
+        self._messages: list[BaseMessage] = []
+        """What the state held at the end of the last step."""
         self._asked = Asked(stage.request, self._callbacks.inside_tool)
 
     async def run(self) -> None:
@@ -84,19 +89,26 @@ class Performance:
             return
         base = await self._base(latest)
         config = _config(run, **({"checkpoint_id": base} if base else {}))
-        await self._stream({"messages": await self._new_messages(config), **self._inputs()}, config)
+        new = await self._new_messages(config)
+        self._transcript.know([*self._messages, *new])
+        await self._stream({"messages": new, **self._inputs()}, config)
 
     async def _resume(self, latest: CheckpointTuple) -> None:
         """Go on from the run's own last checkpoint. What it has asked of the client is not asked by the model again."""
+        snapshot = await self._graph.aget_state(_config(self._stage.run))
+        self._messages = _messages_in(snapshot.values)
+        self._transcript.know(self._older_messages())
+        self._settle()
         for path in self._stage.output.asking:
             self._called_client = True
             if path[0]["step"] <= latest.metadata.get("step", -1) or len(path) > 1:
+                self._finish()
                 return  # what stood beside it is done too
         await self._stream(None, _config(self._stage.run))
 
     async def _stream(self, given: Any, config: dict[str, Any]) -> None:
-        spans = _spans()
-        config["callbacks"] = [self._callbacks, *spans, *recording.callbacks()]
+        spans = begun_spans()
+        config["callbacks"] = [self._callbacks, self._callbacks.pace, *spans, *recording.callbacks()]
         config["metadata"] = {_RUN_ID: str(self._stage.run.run_id)}
         config["configurable"] |= {
             "user_id": self._stage.context.principal,
@@ -109,19 +121,41 @@ class Performance:
             steps = self._graph.astream(
                 given,
                 config,
-                stream_mode="updates",
+                stream_mode=["updates", "values"],
+                output_keys=[key for key in _TOLD if key in self._graph.channels],
                 durability=self._stage.durability.value,
                 control=self._control,
             )
             try:
-                async for update in steps:
-                    await self._see(update)
+                async for kind, seen in steps:
+                    if kind == "values":
+                        self._messages = _messages_in(seen)
+                        self._settle()
+                        await self._stage.keep_pace()
+                    else:
+                        await self._see(seen)
             except GraphDrained:
                 if not self._called_client:  # else the run is at its end: the client has to answer first
                     raise Drained from None
             finally:
                 for opened in spans:
                     opened.close()
+        self._finish()
+
+    def _settle(self) -> None:
+        """Correct what was told: the state that a step has left is the answer so far."""
+        self._callbacks.hear()
+        self._transcript.settle(self._messages)
+
+    def _finish(self) -> None:
+        self._callbacks.hear()
+        self._stage.output.arrange(self._transcript.finish(self._messages))
+
+    def _older_messages(self) -> Sequence[BaseMessage]:
+        """Those of the state that are older than this run, up to its input; all of them if that is not there."""
+        given = {message.id for message in to_messages(self._stage.request.input, self._stage.run.run_id.hex)}
+        places = [place for place, message in enumerate(self._messages) if message.id in given]
+        return self._messages[: places[-1] + 1] if places else self._messages
 
     async def _see(self, update: dict[str, Any]) -> None:
         if self._called_client:  # by an earlier attempt: this step is to be the last
@@ -146,7 +180,7 @@ class Performance:
     async def _new_messages(self, config: dict[str, Any]) -> list[BaseMessage]:
         run = self._stage.run
         snapshot: Any = await self._graph.aget_state(config)
-        state = convert_to_messages(snapshot.values.get("messages") or [])  # a graph may keep them as dicts
+        state = self._messages = _messages_in(snapshot.values)
         given = to_messages(self._stage.request.input, run.run_id.hex)
         new = unseen(given, state, await self._made_in_this_thread() if state else ())
         if unknown_answers(new, state):  # a graph within the graph has called, and its state ended with the run
@@ -184,17 +218,27 @@ class Performance:
 
     # -- what the callbacks tell goes here ----------------------------------------------------------------------------
 
-    async def emit(self, emission: object, path: Path = ()) -> None:
-        await self._stage.emit(emission, path)
+    def emit(self, emission: object, path: Path = ()) -> None:
+        self._stage.tell(emission, path)
 
-    async def retract(self, key: str) -> None:
-        await self._stage.retract(key)
+    def withdraw(self, key: str) -> None:
+        self._stage.withdraw(key)
+
+    @property
+    def ahead(self) -> bool:
+        return self._stage.ahead
+
+    async def keep_pace(self) -> None:
+        await self._stage.keep_pace()
 
     async def flush(self) -> None:
         await self._stage.flush_all()
 
-    def is_open(self, call_id: str) -> bool:
-        return self._stage.output.is_open(call_id)
+    def is_open(self, key: str) -> bool:
+        return self._stage.output.is_open(key)
+
+    def is_held(self, call_id: str) -> bool:
+        return self._stage.output.is_held(call_id)
 
     def is_clients(self, tool: str) -> bool:
         return self._asked.is_clients(tool)
@@ -206,14 +250,13 @@ class Performance:
             self._control.request_drain("client_call")  # the step is kept; the next one would look for the tool here
 
     def _idempotency_key(self) -> str | None:
-        call_id = self._callbacks.current_call()
-        return self._stage.context.idempotency_key(call_id) if call_id is not None else None
+        position = self._callbacks.current_position()
+        return None if position is None else self._stage.context.idempotency_key(position)
 
 
-def _spans() -> list[Spans]:
-    """One who traces what the graph does, if this attempt is traced."""
-    tracer, attempt = tracing.tracer(), tracing.current_attempt()
-    return [] if tracer is None or attempt is None else [Spans(tracer, attempt)]
+def _messages_in(values: Any) -> list[BaseMessage]:
+    """Those of a state, which a graph may keep as dicts."""
+    return convert_to_messages(values.get("messages") or [])
 
 
 def _looking(saver: FencedSaver, run: Run, latest: CheckpointTuple | None) -> Look:

@@ -1,77 +1,66 @@
-"""What a graph says, taken from LangChain's callbacks: in program order, each piece before the code goes on.
+"""What a graph does, taken from LangChain's callbacks in program order, from any thread and any loop.
 
-Not from LangGraph's own stream: that is a queue, behind which checkpoints may get ahead of what has been said. Here
-code that speaks waits while too much is not stored, and no node ends before its words are: no checkpoint can then
-hold a step whose words are lost.
+Not from LangGraph's own stream: that is a queue, behind which checkpoints may get ahead of what has been told.
+
+`Callbacks` is synchronous, so LangChain calls it where the code is: on the run's loop, in a thread, or within a
+synchronous call that holds up the loop. It never waits for the loop; what it hears is put in a queue, which the loop
+works off. `Pace` waits where the code can wait: while too much is not stored, and at the end of each node.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.constants import TAG_NOSTREAM
+from langgraph.errors import GraphBubbleUp
 
-from outlast.agent import ClientCall, Close, State, ToolCall, ToolResult
-from outlast.shared.output.items import Path
+from outlast.agent import State
+from outlast.shared.output.items import Item, Path
 
 from . import speech
 from .listener import Listener
+from .loop_watch import LoopWatch
+from .pace import Pace
+from .positions import Positions
 from .survival import path_of
+from .transcript import Transcript
+from .under_way import Model, Tool
 
+_UNHEARD = 256  # what a thread may say before the loop has heard of it
 _INTERNAL = {"summarization"}  # what LangChain's own middleware marks as not part of the answer
 
 
-@dataclass(slots=True)
-class _Model:
-    """A call of a model that is under way."""
-
-    path: Path
-    key: str | None = None
-    """What its message is said under; None before its first piece."""
-
-
-def _on_its_loop(method: Any) -> Any:
-    """Do it on the run's event loop: code in threads has its callbacks called on a loop of their own."""
-
-    @functools.wraps(method)
-    async def hop(callbacks: Callbacks, *args: Any, **kwargs: Any) -> None:
-        called = method(callbacks, *args, **kwargs)
-        if asyncio.get_running_loop() is not callbacks.loop:
-            called = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(called, callbacks.loop))
-        await called
-
-    return hop
-
-
 # The base class makes `model.ainvoke()` stream, without a sign of it in the graph's code.
-class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
+class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
     run_inline = True
     raise_error = True
 
-    def __init__(self, listener: Listener, said: Collection[str] = ()) -> None:
-        """``said`` are keys of what earlier attempts said that survives: it is not said again."""
+    def __init__(self, listener: Listener, surviving: Sequence[Item] = ()) -> None:
+        """``surviving`` is what earlier attempts told that still counts: it is not told again."""
+        self.transcript = Transcript(listener, surviving)
+        self.pace = Pace(self.hear, listener)
         self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._watch = LoopWatch(self.loop)
         self._listener = listener
-        self._said = set(said)
+        self._queue: deque[Callable[[], None]] = deque()
+        self._failure: Exception | None = None
         self._steps: dict[str, int] = {}
+        self._positions = Positions()
         self._nodes: dict[UUID, Path] = {}
-        self._models: dict[UUID, _Model] = {}  # those whose words are part of the answer
-        self._tools: dict[UUID, Path] = {}
-        self._call_ids: dict[UUID, str] = {}
+        self._models: dict[UUID, Model] = {}  # those whose words are part of the answer
+        self._tools: dict[UUID, Tool] = {}
         self._parents: dict[UUID, UUID | None] = {}
-        self._broken: dict[str, str] = {}  # by task: what a model was saying when it failed
-        self._heard: set[tuple[str, str]] = set()  # task and text of what models have said
-        self._calls: dict[str, ToolCall] = {}
 
     def tap_output_aiter(self, run_id: UUID, output: Any) -> Any:
         return output
@@ -81,26 +70,59 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
 
     def inside_tool(self, run_id: UUID | None) -> bool:
         """Whether this is done on behalf of a tool: what a tool's own models say is not the answer."""
-        while run_id is not None:
-            if run_id in self._tools:
-                return True
-            run_id = self._parents.get(run_id)
-        return False
+        return self._around(run_id) is not None
 
-    def current_call(self) -> str | None:
-        """The id of the tool call on whose behalf this is asked, in whatever task or thread."""
+    def current_position(self) -> str | None:
+        """The identity of the tool call on whose behalf this is asked, in whatever task or thread."""
         config = var_child_runnable_config.get()
-        run_id: UUID | None = getattr(config.get("callbacks"), "parent_run_id", None) if config else None
+        tool = self._around(getattr(config.get("callbacks"), "parent_run_id", None) if config else None)
+        return tool.position if tool else None
+
+    def _around(self, run_id: UUID | None) -> Tool | None:
+        """The innermost tool that a callback's run is part of."""
         while run_id is not None:
-            if run_id in self._call_ids:
-                return self._call_ids[run_id]
+            if tool := self._tools.get(run_id):
+                return tool
             run_id = self._parents.get(run_id)
         return None
 
+    # -- from any thread to the loop -----------------------------------------------------------------------------------
+
+    def hear(self) -> None:
+        """Work off the queue, on the loop. Raises what one of its parts raises, once more for each that comes after."""
+        while self._queue and self._failure is None:
+            try:
+                self._queue.popleft()()
+            except Exception as error:  # noqa: BLE001 — raised below, and in the graph's code
+                self._failure = error
+        if self._failure is not None:
+            raise self._failure
+
+    def _do(self, part: Callable[[], None]) -> None:
+        self._queue.append(part)
+        if threading.get_ident() == self._thread:
+            self.hear()
+        else:
+            self.loop.call_soon_threadsafe(self._hear_later)
+            if self._failure is not None:
+                raise self._failure
+            if self._listener.ahead or len(self._queue) > _UNHEARD:
+                self._wait(self._listener.keep_pace)
+
+    def _hear_later(self) -> None:
+        try:
+            self.hear()
+        except Exception:  # noqa: BLE001 — it is kept, and raised in the code of the graph
+            return
+
+    def _wait(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Wait for the loop in a thread. On the loop, or while the loop waits for this thread, that cannot be done."""
+        if threading.get_ident() != self._thread:
+            self._watch.run(wait)
+
     # -- models --------------------------------------------------------------------------------------------------------
 
-    @_on_its_loop
-    async def on_chat_model_start(
+    def on_chat_model_start(
         self,
         serialized: Mapping[str, Any],
         messages: Sequence[Sequence[BaseMessage]],
@@ -121,41 +143,50 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         )
         if shown and metadata:
             path = path_of(metadata, self._steps)
-            self._models[run_id] = _Model(path)
-            if broken := self._broken.pop(path[-1]["task"], None):  # the same step tries again
-                await self._listener.retract(broken)
+            self._models[run_id] = Model(path)
+            self._do(lambda: self.transcript.begin_model(path[-1]["task"]))
 
-    @_on_its_loop
-    async def on_llm_new_token(
+    def on_llm_new_token(
         self, token: Any, *, chunk: Any = None, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
         model = self._models.get(run_id)
         if model is not None and isinstance(chunk, ChatGenerationChunk) and isinstance(chunk.message, AIMessage):
-            model.key = model.key or speech.id_of(chunk.message)  # later chunks may come with other ids
-            await self._say(chunk.message, model.key, model.path)
+            message = chunk.message
+            self._do(lambda: self._say(model, message))
 
-    @_on_its_loop
-    async def on_llm_end(
+    def on_llm_end(
         self, response: LLMResult, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
         model = self._models.pop(run_id, None)
         generation = response.generations[0][0] if response.generations and response.generations[0] else None
         if not isinstance(generation, ChatGeneration):
             return
-        if spent := speech.usage(generation.message):
-            await self._listener.emit(spent)
-        if model is not None and isinstance(generation.message, AIMessage):
-            await self._finish(generation.message, model.path, streamed_as=model.key)
+        message = generation.message
+        if spent := speech.usage(message):
+            self._do(lambda: self._listener.emit(spent))
+        if model is not None and isinstance(message, AIMessage):
+            speech.id_of(message)  # before the graph's code has it
+            self._do(lambda: self._finish(model, message))
 
-    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         model = self._models.pop(run_id, None)
-        if model is not None and model.key is not None:
-            self._broken[model.path[-1]["task"]] = model.key
+        if model is not None:
+            self._do(lambda: model.told and self.transcript.fail_model(model.told))
+
+    def _say(self, model: Model, message: AIMessage) -> None:
+        if model.told is None:  # later chunks may come with other ids
+            model.told = self.transcript.begin_message(speech.id_of(message), model.path)
+        self.transcript.say(model.told, message)
+
+    def _finish(self, model: Model, message: AIMessage) -> None:
+        if model.told is None:
+            self.transcript.tell(message, model.path)
+        else:
+            self.transcript.finish_message(model.told, message)
 
     # -- tools ---------------------------------------------------------------------------------------------------------
 
-    @_on_its_loop
-    async def on_tool_start(
+    def on_tool_start(
         self,
         serialized: Mapping[str, Any],
         input_str: str,
@@ -164,34 +195,41 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         parent_run_id: UUID | None = None,
         metadata: Mapping[str, Any] | None = None,
         tool_call_id: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if tool_call_id is not None:
-            self._call_ids[run_id] = tool_call_id
+        outer = self.inside_tool(parent_run_id)
         self._parents[run_id] = parent_run_id
         placed = metadata is not None and "langgraph_checkpoint_ns" in metadata
-        self._tools[run_id] = path_of(metadata, self._steps) if placed and metadata else ()
+        path = path_of(metadata, self._steps) if placed and metadata else ()
+        name = str((serialized or {}).get("name") or kwargs.get("name") or "")
+        tool = Tool(path, self._positions.of(path, name, input_str if inputs is None else inputs))
+        self._tools[run_id] = tool
+        if tool_call_id is not None and not outer:
+            self._do(lambda: self._begin_call(tool, tool_call_id, inputs))
 
-    @_on_its_loop
-    async def on_tool_end(self, output: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
-        path = self._leave_tool(run_id)
-        if not self.inside_tool(parent_run_id):
-            for message in speech.messages_in(output):
-                if isinstance(message, ToolMessage):
-                    await self._answer(message, path)
+    def on_tool_end(self, output: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+        tool = self._leave_tool(run_id)
+        if tool is None or self.inside_tool(parent_run_id):
+            return
+        for message in speech.messages_in(output):
+            if isinstance(message, ToolMessage):
+                speech.id_of(message)
+                self._do(lambda message=message: self.transcript.answer(message, tool.path, tool.call))
 
-    async def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._leave_tool(run_id)  # the node may make a message of it
 
-    def _leave_tool(self, run_id: UUID) -> Path:
-        self._call_ids.pop(run_id, None)
+    def _begin_call(self, tool: Tool, call_id: str, arguments: Any) -> None:
+        tool.call = self.transcript.begin_call(call_id, arguments, tool.path)
+
+    def _leave_tool(self, run_id: UUID) -> Tool | None:
         self._parents.pop(run_id, None)
-        return self._tools.pop(run_id, ())
+        return self._tools.pop(run_id, None)
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
-    @_on_its_loop
-    async def on_chain_start(
+    def on_chain_start(
         self,
         serialized: Mapping[str, Any],
         inputs: Any,
@@ -208,73 +246,43 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
         self._steps.setdefault(task, metadata["langgraph_step"])
         if kwargs.get("name") == metadata.get("langgraph_node"):
             self._nodes[run_id] = path_of(metadata, self._steps)
-            self._know(inputs)
+            self._positions.begin_task(task, metadata)
+            given = list(speech.messages_in(inputs))
+            self._do(lambda: self._begin_task(task, given))
 
-    @_on_its_loop
-    async def on_chain_end(
-        self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
         self._parents.pop(run_id, None)
         path = self._nodes.pop(run_id, None)
         if path is None:
             return
-        if not self.inside_tool(parent_run_id):
-            for message in speech.messages_in(outputs):
-                if isinstance(message, ToolMessage):
-                    await self._answer(message, path)
-                elif isinstance(message, AIMessage):
-                    await self._finish(message, path)
-        if len(path) == 1 and (values := speech.values_in(outputs)):
-            await self._listener.emit(State(values), path)
-        await self._listener.flush()
+        returned = [] if self.inside_tool(parent_run_id) else list(speech.messages_in(outputs))
+        for message in returned:
+            speech.id_of(message)
+        values = speech.values_in(outputs) if len(path) == 1 else {}
+        self._do(lambda: self._end_task(path, returned, values))
+        self._end_node(run_id)
 
-    async def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._nodes.pop(run_id, None)
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._parents.pop(run_id, None)
-
-    # -- what is said --------------------------------------------------------------------------------------------------
-
-    def _know(self, inputs: Any) -> None:
-        """What a node is given has been said before."""
-        for message in speech.messages_in(inputs):
-            if isinstance(message, ToolMessage):
-                self._said.add(message.tool_call_id)
-            elif isinstance(message, AIMessage):
-                self._calls |= {call.call_id: call for call in speech.calls(message)}
-            if message.id:
-                self._said.add(message.id)
-
-    async def _say(self, message: AIMessage, key: str, path: Path) -> None:
-        for piece in speech.pieces(message, key):
-            await self._listener.emit(piece, path)
-
-    async def _finish(self, message: AIMessage, path: Path, streamed_as: str | None = None) -> None:
-        """The message is whole: say it, unless that has been done, and the calls in it."""
-        key = speech.id_of(message)
-        heard = (path[-1]["task"], message.text)
-        if key in self._said or (streamed_as is None and not message.tool_calls and heard in self._heard):
-            return  # also when a node makes a message of its own of what its model has said
-        self._said.add(key)
-        self._heard.add(heard)
-        if streamed_as is None:
-            await self._say(message, key, path)
-        await self._listener.emit(Close(streamed_as or key))
-        for call in speech.calls(message):
-            by_client = self._listener.is_clients(call.name)
-            if by_client:
-                await self._listener.emit(ClientCall(call.name, call.arguments, call.call_id), path)
-            else:
-                self._calls[call.call_id] = call
-                await self._listener.emit(call, path)
-            self._listener.called(by_client)
-
-    async def _answer(self, message: ToolMessage, path: Path) -> None:
-        call_id = message.tool_call_id
-        if call_id in self._said:
+        path = self._nodes.pop(run_id, None)
+        if path is None:
             return
-        self._said.add(call_id)
-        if not self._listener.is_open(call_id):  # it was called in an earlier attempt, or not by a model
-            await self._listener.emit(self._calls.get(call_id) or ToolCall(message.name or "tool", {}, call_id), path)
-        output = speech.output_of(message)
-        failed = message.status == "error"
-        await self._listener.emit(ToolResult(call_id, "" if failed else output, output if failed else None), path)
+        if not isinstance(error, GraphBubbleUp):
+            self._do(lambda: self.transcript.fail_task(path[-1]["task"]))
+        if isinstance(error, Exception):  # else it is to end at once
+            self._end_node(run_id)
+
+    def _begin_task(self, task: str, given: Sequence[BaseMessage]) -> None:
+        self.transcript.begin_task(task)
+        self.transcript.see(given)
+
+    def _end_task(self, path: Path, returned: Sequence[BaseMessage], values: Mapping[str, Any]) -> None:
+        for message in returned:
+            self.transcript.return_message(message, path)
+        if values:
+            self._listener.emit(State(values), path)
+
+    def _end_node(self, run_id: UUID) -> None:
+        """No node ends before its words are stored: no checkpoint can then hold a step whose words are lost."""
+        self.pace.ending.add(run_id)
+        self._wait(self._listener.flush)

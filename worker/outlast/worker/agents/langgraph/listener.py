@@ -1,4 +1,4 @@
-"""Who is told what a graph says."""
+"""The attempt at a run, as what listens to its graph sees it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,35 @@ from outlast.shared.output.items import Path
 
 
 class Listener(Protocol):
-    """One attempt at a run."""
+    """One attempt at a run. All but ``inside_tool`` are called on its event loop."""
 
-    async def emit(self, emission: object, path: Path = ()) -> None: ...
-
-    async def flush(self) -> None: ...
-
-    async def retract(self, key: str) -> None:
-        """Take back what is being said under this key."""
+    def emit(self, emission: object, path: Path = ()) -> None:
+        """Tell the client something. Raises EmissionError and LeaseLost."""
         ...
 
-    def is_open(self, call_id: str) -> bool:
-        """Whether this tool call waits for its result."""
+    def withdraw(self, key: str) -> None:
+        """Take back what was told under this key. Raises LeaseLost."""
+        ...
+
+    @property
+    def ahead(self) -> bool:
+        """Whether more was told than can wait: the graph is to `keep_pace`."""
+        ...
+
+    async def keep_pace(self) -> None:
+        """Wait while too much is not stored yet. Raises LeaseLost."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until all that was told is stored. Raises LeaseLost."""
+        ...
+
+    def is_open(self, key: str) -> bool:
+        """Whether the tool call of this key waits for its result."""
+        ...
+
+    def is_held(self, call_id: str) -> bool:
+        """Whether the client will be asked to answer the call that it knows by this id."""
         ...
 
     def is_clients(self, tool: str) -> bool:

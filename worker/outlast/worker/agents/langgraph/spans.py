@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langgraph.errors import GraphBubbleUp
 
+from outlast.shared import tracing
 from outlast.shared.tracing import Attributes, Kind, Span, Tracer
 
 _ASKED = {
@@ -25,7 +26,7 @@ _ASKED = {
 _USAGE = {"input_tokens": "gen_ai.usage.input_tokens", "output_tokens": "gen_ai.usage.output_tokens"}
 
 
-class Spans(AsyncCallbackHandler):
+class Spans(BaseCallbackHandler):
     run_inline = True  # in the context of the code that calls: what it calls in turn is below
 
     def __init__(self, tracer: Tracer, attempt: Span) -> None:
@@ -41,7 +42,7 @@ class Spans(AsyncCallbackHandler):
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    async def on_chain_start(
+    def on_chain_start(
         self,
         serialized: Mapping[str, Any],
         inputs: Any,
@@ -57,15 +58,15 @@ class Spans(AsyncCallbackHandler):
             step = {"langgraph.node": str(node), "langgraph.step": int(metadata.get("langgraph_step", 0))}
             self._start(f"step {node}", run_id, parent_run_id, step)
 
-    async def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._end(run_id)
 
-    async def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._end(run_id, None if isinstance(error, GraphBubbleUp) else type(error).__name__)
 
     # -- models --------------------------------------------------------------------------------------------------------
 
-    async def on_chat_model_start(
+    def on_chat_model_start(
         self,
         serialized: Mapping[str, Any],
         messages: Sequence[Sequence[BaseMessage]],
@@ -83,7 +84,7 @@ class Spans(AsyncCallbackHandler):
         attributes = {"gen_ai.operation.name": "chat", **asked}
         self._start(f"chat {model}", run_id, parent_run_id, attributes, kind="client")
 
-    async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         generation = response.generations[0][0] if response.generations and response.generations[0] else None
         if (span := self._open.get(run_id)) and isinstance(generation, ChatGeneration):
             usage: Mapping[str, Any] = getattr(generation.message, "usage_metadata", None) or {}
@@ -92,12 +93,12 @@ class Spans(AsyncCallbackHandler):
                 span.set({"gen_ai.response.model": str(model)})
         self._end(run_id)
 
-    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._end(run_id, type(error).__name__)
 
     # -- tools ---------------------------------------------------------------------------------------------------------
 
-    async def on_tool_start(
+    def on_tool_start(
         self,
         serialized: Mapping[str, Any],
         input_str: str,
@@ -113,10 +114,10 @@ class Spans(AsyncCallbackHandler):
             attributes["gen_ai.tool.call.id"] = tool_call_id
         self._start(f"execute_tool {tool}", run_id, parent_run_id, attributes)
 
-    async def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._end(run_id)
 
-    async def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._end(run_id, None if isinstance(error, GraphBubbleUp) else type(error).__name__)
 
     # -- their tree ----------------------------------------------------------------------------------------------------
@@ -140,3 +141,9 @@ class Spans(AsyncCallbackHandler):
         self._parents.pop(run_id, None)
         if span := self._open.pop(run_id, None):
             span.end(error)
+
+
+def begun_spans() -> list[Spans]:
+    """The spans of what the graph does, if this attempt is traced."""
+    tracer, attempt = tracing.tracer(), tracing.current_attempt()
+    return [] if tracer is None or attempt is None else [Spans(tracer, attempt)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert
 from langgraph.types import Command
 from pydantic_core import to_jsonable_python
 
-from outlast.agent import Reasoning, Text, ToolCall, Usage
+from outlast.agent import Reasoning, Text, Usage
 
 
 def pieces(message: AIMessage, key: str) -> Iterator[Text | Reasoning]:
@@ -41,6 +42,11 @@ def usage(message: BaseMessage) -> Usage | None:
     )
 
 
+def text_of(message: AIMessage) -> str:
+    """The text of a message, as `pieces` tell it."""
+    return "".join(piece.delta for piece in pieces(message, "") if isinstance(piece, Text))
+
+
 def output_of(message: ToolMessage) -> str:
     """What a tool returned: its text, or the JSON of what is not only text."""
     content: Any = message.content
@@ -50,10 +56,43 @@ def output_of(message: ToolMessage) -> str:
     return "".join(texts) if all(isinstance(text, str) for text in texts) else json.dumps(content, default=str)
 
 
-def calls(message: AIMessage) -> Iterator[ToolCall]:
-    for call in message.tool_calls:
-        if call["id"]:
-            yield ToolCall(call["name"], call["args"], call["id"])
+def result_of(message: ToolMessage) -> tuple[str, str]:
+    """What came of a call: ``success`` or ``error``, and the output."""
+    return message.status, output_of(message)
+
+
+def calls_of(message: AIMessage) -> list[dict[str, Any]]:
+    """The tool calls of a message: name, id, and the arguments, which are text where they are no JSON object."""
+    if not message.invalid_tool_calls:
+        return cast("list[dict[str, Any]]", message.tool_calls)
+    invalid = [
+        {"name": call["name"] or "", "args": call["args"] or "", "id": call["id"]}
+        for call in message.invalid_tool_calls
+    ]
+    return [*cast("list[dict[str, Any]]", message.tool_calls), *invalid]
+
+
+def wire_call_ids(message: AIMessage) -> list[str]:
+    """What clients know the calls of a message by: the model's ids, but for those that are empty or come again."""
+    told: list[str] = []
+    for number, call in enumerate(calls_of(message)):
+        label = call["id"] or ""
+        own = bool(label) and label not in told
+        told.append(label if own else own_call_id(id_of(message), number))
+    return told
+
+
+def own_call_id(message_id: str, number: int) -> str:
+    """An id of ours for this call of a message, the same whenever it is asked for."""
+    return f"call_{hashlib.sha256(f'{message_id}:{number}'.encode()).hexdigest()[:24]}"
+
+
+def arguments_of(text: str) -> Any:
+    """The arguments of a call from their JSON; the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def id_of(message: BaseMessage) -> str:
