@@ -245,6 +245,24 @@ async def test_what_passes_is_tried_again(database: Database, error: type[Except
         await database.run(work, patience_seconds=0)
 
 
+async def test_a_database_that_is_busy_is_not_said_to_be_away(database: Database) -> None:
+    slow, waiting = database.dedicated(statement_timeout="50ms"), database.dedicated(lock_timeout="50ms")
+    try:
+        async with await database.connect() as holder, holder.transaction():
+            await holder.execute("LOCK TABLE runs")
+            with pytest.raises(Unavailable) as locked:
+                await waiting.run(lambda c: c.execute("SELECT FROM runs"))
+        with pytest.raises(Unavailable) as timed_out:
+            await slow.run(lambda c: c.execute("SELECT pg_sleep(4)"))
+    finally:
+        await slow.close()
+        await waiting.close()
+
+    assert locked.value.told == "The database did not grant a lock within its time limit."
+    assert timed_out.value.told == "The database did not finish a statement within its time limit."
+    assert "statement timeout" in timed_out.value.message
+
+
 @pytest.mark.parametrize("url", ["secret://x", "postgresql://u:sec ret@h/x", "postgresql://u:secret@[::1/x"])
 async def test_an_address_with_a_typing_error_is_not_quoted(url: str) -> None:
     with pytest.raises(Unavailable, match="DATABASE_URL") as refused:
