@@ -48,7 +48,6 @@ def test_the_worst_finding_counts() -> None:
     [
         (WELL, 0.001, Severity.OK, "Postgres 18 at here"),
         (WELL, 0.2, Severity.WARNING, "200.0 ms"),
-        (replace(WELL, version=130_014), 0.001, Severity.ERROR, "Postgres 13 at here is older than 14"),
         (replace(WELL, in_recovery=True), 0.001, Severity.ERROR, "is a standby"),
         (replace(WELL, read_only=True), 0.001, Severity.ERROR, "lets sessions only read"),
     ],

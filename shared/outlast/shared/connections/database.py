@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from outlast.shared.domain.errors import OutlastError, Unavailable
+from outlast.shared.domain.errors import OutlastError, Unavailable, Unfit
 from outlast.shared.driver_errors import NOT_PREPARED, READ_ONLY, translated
 from outlast.shared.lakebase import Lakebase, lakebase_of
 from outlast.shared.settings import Settings
 
 from .address import ConnInfo, fixed, minted
 from .connection import ANSWER_SECONDS, SOCKET, Connection
+from .versions import check_version
 
 T = TypeVar("T")
 
@@ -159,7 +160,10 @@ class Database:
         return asyncio.get_running_loop().time() - connection.made_at > self.life_seconds
 
     async def connect(self, **session: str) -> Connection:
-        """A connection of the caller's own, who closes it. ``session`` overrides settings of it. Raises Unavailable."""
+        """A connection of the caller's own, who closes it. ``session`` overrides settings of it.
+
+        Raises Unavailable, and Unfit when the server is too old.
+        """
         try:
             connection = await Connection.connect(await self._address(), **self._options)
         except psycopg.Error as error:
@@ -208,6 +212,12 @@ class Database:
         return refused or translated(error)
 
     async def _configure(self, connection: Connection, **session: str) -> None:
+        try:
+            check_version(connection.info.server_version)
+        except Unfit as error:
+            self._failure = error
+            await connection.close()
+            raise
         values = {**self._session, **session}
         await connection.execute(
             "SELECT set_config('search_path', quote_ident(%s) || ', public', false), "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from outlast.shared.connections import OLDEST_MAJOR
 from outlast.shared.domain.findings import Finding, error, ok, warning
 from outlast.shared.settings import Settings
 from outlast.shared.store.diagnosis import (
@@ -21,7 +22,6 @@ from outlast.shared.store.plans import IndexFacts
 
 from .wording import counted, lasted
 
-OLDEST_SUPPORTED = 14
 SLOW_SECONDS = 0.05
 """A round trip within a data centre takes a millisecond or two; every event and checkpoint pays for one."""
 QUEUE_FULL = 0.1
@@ -40,9 +40,6 @@ def judge_server(facts: ServerFacts, *, place: str, seconds: float) -> list[Find
     if seconds > SLOW_SECONDS:
         fix = "Run API and workers in the region and network of the database."
         found = [warning("database", f"{said} Every event and every checkpoint waits so long.", fix)]
-    if major < OLDEST_SUPPORTED:
-        seen = f"Postgres {major} at {place} is older than {OLDEST_SUPPORTED}, the oldest that is supported."
-        found.append(error("database", seen, f"Upgrade the server to Postgres {OLDEST_SUPPORTED} or newer."))
     if facts.in_recovery or facts.read_only:
         what = "is a standby" if facts.in_recovery else "lets sessions only read"
         fix = (
@@ -55,6 +52,10 @@ def judge_server(facts: ServerFacts, *, place: str, seconds: float) -> list[Find
         seen = f"{facts.user} is a superuser, which Outlast does not need: it needs its schema only."
         found.append(ok("permissions", seen))
     return found
+
+
+def judge_unfit(why: str) -> Finding:
+    return error("database", why, f"Upgrade the server to PostgreSQL {OLDEST_MAJOR} or newer.")
 
 
 def judge_grants(facts: Grants) -> list[Finding]:

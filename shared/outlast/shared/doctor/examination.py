@@ -14,7 +14,7 @@ from uuid import uuid4
 import structlog
 
 from outlast.shared.connections import Connection, Database, Dedicated, place
-from outlast.shared.domain.errors import OutlastError
+from outlast.shared.domain.errors import OutlastError, Unfit
 from outlast.shared.domain.findings import Finding, Severity, error, worst
 from outlast.shared.lakebase import Lakebase
 from outlast.shared.lakebase.faults import LoginFault, LoginRefused
@@ -159,6 +159,8 @@ class _DatabaseExaminer:
             facts = await self._first.run(diagnosis.server)
         except (LoginFault, LoginRefused) as fault:
             return [lakebase.judge_fault(fault)]
+        except Unfit as refusal:
+            return [database.judge_unfit(refusal.message)]
         except OutlastError as problem:
             said = problem.message.rstrip(".")
             return [error("database", f"{said} ({self._place}).", self._database_fix)]
