@@ -45,7 +45,6 @@ class NoAnswer(psycopg.OperationalError):
     """A server that is reached, and has not answered a statement for longer than one may take."""
 
 
-
 def translated(error: psycopg.Error) -> Exception:
     """The driver's error as ours; itself when nothing is known of it."""
     if isinstance(error, _SCHEMA_ERRORS):
