@@ -23,13 +23,21 @@ from .versions import check_version
 
 T = TypeVar("T")
 
+# Until 17 each way that a plan may not go and goes costs 10**10: LLVM compiles it for seconds, at each execution.
+_NOT_COMPILED = {"jit": "off"}
 _SESSION: dict[str, str] = {
     "idle_in_transaction_session_timeout": "2s",
     "statement_timeout": "4s",
     "lock_timeout": "2s",
+    **_NOT_COMPILED,
 }
 # A plan cached while a table was small scans it for ever; these leave the planner the index only.
-PINNED_PLAN: dict[str, str] = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
+PINNED_PLAN: dict[str, str] = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    **_NOT_COMPILED,
+}
 _RECONNECT_SECONDS = 0.5  # between two tries while somebody waits for a connection
 _CLOSE_SECONDS = 1.0
 _POOL_WAITS = {

@@ -18,7 +18,7 @@ from outlast.shared.store.diagnosis import (
     Transaction,
 )
 from outlast.shared.store.granting import Maker
-from outlast.shared.store.plans import IndexFacts
+from outlast.shared.store.plans import Compiling, IndexFacts
 
 from .wording import counted, lasted
 
@@ -56,6 +56,17 @@ def judge_server(facts: ServerFacts, *, place: str, seconds: float) -> list[Find
 
 def judge_unfit(why: str) -> Finding:
     return error("database", why, f"Upgrade the server to PostgreSQL {OLDEST_MAJOR} or newer.")
+
+
+def judge_compiling(facts: Compiling) -> Finding:
+    """Of a connection that has set jit off. A statement of milliseconds is compiled for seconds where that is lost."""
+    if not facts.on:
+        return ok("jit", "Postgres compiles no statement of Outlast: jit is off on its connections.")
+    seen = "Connections set jit off, and it is on: what stands in between, or the server, has not kept the setting."
+    fix = f"ALTER ROLE {facts.user} IN DATABASE {facts.database} SET jit = off; and start API and workers anew."
+    if facts.available:
+        return error("jit", f"{seen} Postgres compiles statements, each for seconds.", fix)
+    return warning("jit", f"{seen} The server was built without LLVM, so it compiles nothing.", fix)
 
 
 def judge_grants(facts: Grants) -> list[Finding]:

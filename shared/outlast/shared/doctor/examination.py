@@ -129,6 +129,7 @@ class _DatabaseExaminer:
             return found
         for name, question in (
             ("session", self._sessions),
+            ("jit", self._compiling),
             ("permissions", self._grants),
             ("schema", self._schema),
             ("listen", self._listening),
@@ -170,6 +171,9 @@ class _DatabaseExaminer:
 
     async def _sessions(self) -> list[Finding]:
         return database.judge_sessions(await self._with_both(diagnosis.sessions))
+
+    async def _compiling(self) -> list[Finding]:
+        return [database.judge_compiling(await self._first.run(plans.compiling))]
 
     async def _grants(self) -> list[Finding]:
         facts = await self._first.run(lambda c: diagnosis.grants(c, self._settings.db_schema))
