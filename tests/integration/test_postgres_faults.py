@@ -263,6 +263,27 @@ async def test_a_database_that_is_busy_is_not_said_to_be_away(database: Database
     assert "statement timeout" in timed_out.value.message
 
 
+async def test_a_pool_whose_connections_are_all_in_use_is_not_said_to_be_away(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlast.shared.connections.database._POOL_SECONDS", 0.2)
+    held, done = asyncio.Event(), asyncio.Event()
+
+    async def hold(_connection: Connection) -> None:
+        held.set()
+        await done.wait()
+
+    opened = Database(fixed(database_url), schema="outlast", application="tests").pooled(max_connections=1)
+    async with opened as database, asyncio.TaskGroup() as tasks:
+        tasks.create_task(database.run(hold))
+        await held.wait()
+        with pytest.raises(Unavailable) as refused:
+            await database.run(lambda c: c.execute("SELECT 1"), patience_seconds=0)
+        done.set()
+
+    assert refused.value.told == "No connection to the database became free in time."
+
+
 @pytest.mark.parametrize("url", ["secret://x", "postgresql://u:sec ret@h/x", "postgresql://u:secret@[::1/x"])
 async def test_an_address_with_a_typing_error_is_not_quoted(url: str) -> None:
     with pytest.raises(Unavailable, match="DATABASE_URL") as refused:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import psycopg
 import pytest
 from psycopg.errors import LockNotAvailable, QueryCanceled
-from psycopg_pool import PoolTimeout
 
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.driver_errors import NoAnswer, translated
@@ -17,7 +16,6 @@ from outlast.shared.driver_errors import NoAnswer, translated
         (QueryCanceled("canceling statement due to statement timeout"), "did not finish a statement within"),
         (LockNotAvailable("canceling statement due to lock timeout"), "did not grant a lock within"),
         (NoAnswer("no answer within 6 s"), "did not answer in time"),
-        (PoolTimeout("couldn't get a connection after 4.00 sec"), "No connection to the database became free in time"),
         (psycopg.OperationalError("connection refused"), "The database cannot be reached"),
     ],
 )

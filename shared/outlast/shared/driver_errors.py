@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import psycopg
-from psycopg_pool import PoolTimeout
 
 from .domain.errors import LeaseLost, SchemaMismatch, Unavailable
 
@@ -60,8 +59,6 @@ def _sentence(error: psycopg.Error) -> str | None:
     """What a client is told; None when the database could not be reached."""
     if isinstance(error, NoAnswer):
         return "The database did not answer in time."
-    if isinstance(error, PoolTimeout):  # others have them all, or none could be made
-        return "No connection to the database became free in time."
     return _SENTENCES.get(error.sqlstate or "")
 
 

@@ -8,7 +8,8 @@ is held by it.
 
 from .address import ConnInfo, fixed, place
 from .connection import Connection
-from .database import PINNED_PLAN, Database, Dedicated
+from .database import Database, Dedicated
+from .session import PINNED_PLAN
 from .versions import OLDEST_MAJOR
 
 __all__ = ["OLDEST_MAJOR", "PINNED_PLAN", "ConnInfo", "Connection", "Database", "Dedicated", "fixed", "place"]

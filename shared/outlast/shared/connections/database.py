@@ -19,33 +19,21 @@ from outlast.shared.settings import Settings
 
 from .address import ConnInfo, fixed, minted
 from .connection import ANSWER_SECONDS, SOCKET, Connection
+from .session import PINNED_PLAN, SESSION
 from .versions import check_version
 
 T = TypeVar("T")
 
-# Until 17 each way that a plan may not go and goes costs 10**10: LLVM compiles it for seconds, at each execution.
-_NOT_COMPILED = {"jit": "off"}
-_SESSION: dict[str, str] = {
-    "idle_in_transaction_session_timeout": "2s",
-    "statement_timeout": "4s",
-    "lock_timeout": "2s",
-    **_NOT_COMPILED,
-}
-# A plan cached while a table was small scans it for ever; these leave the planner the index only.
-PINNED_PLAN: dict[str, str] = {
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_sort": "off",
-    **_NOT_COMPILED,
-}
 _RECONNECT_SECONDS = 0.5  # between two tries while somebody waits for a connection
 _CLOSE_SECONDS = 1.0
+_POOL_SECONDS = 4.0  # that work waits for a connection
 _POOL_WAITS = {
     "pool_waits": "requests_queued",
     "pool_wait_ms": "requests_wait_ms",
     "pool_errors": "requests_errors",
 }
 _LIFE_SECONDS = 3000.0
+_NONE_FREE = "No connection to the database became free in time."
 
 
 class Database:
@@ -67,7 +55,7 @@ class Database:
         """How old a connection gets before another one takes its place."""
         self._conninfo = conninfo
         self._application = application
-        self._session = {**_SESSION, **(PINNED_PLAN if pin_plan else {})}
+        self._session = {**SESSION, **(PINNED_PLAN if pin_plan else {})}
         self._options: dict[str, Any] = {"autocommit": True, "application_name": application, **SOCKET}
         self._pool: AsyncConnectionPool[Connection] | None = None
         self._purged_at = -math.inf
@@ -99,7 +87,7 @@ class Database:
             kwargs={**self._options, "on_failure": self._note_failure},
             configure=self._configure,
             open=False,
-            timeout=4.0,
+            timeout=_POOL_SECONDS,
             # The pool would try at longer and longer intervals: a database that is back after 30 s would be found late.
             reconnect_timeout=_RECONNECT_SECONDS,
             reconnect_failed=_try_again,
@@ -212,7 +200,9 @@ class Database:
         self._failure = self._explained(error)
 
     def _why(self, error: psycopg.Error) -> Exception:
-        return self._failure if isinstance(error, PoolTimeout) and self._failure else translated(error)
+        if isinstance(error, PoolTimeout):  # the others have them all, or none could be made
+            return self._failure or Unavailable(_NONE_FREE, reason=str(error))
+        return translated(error)
 
     def _explained(self, error: psycopg.Error) -> Exception:
         """Why a connection could not be made."""
