@@ -5,7 +5,7 @@ ARGS ?=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export PYTHON
 
-.PHONY: help run demo test chaos containers test-clients setup setup-lint lint format lock schema bench bench-peers
+.PHONY: help run demo test test-postgres chaos containers test-clients setup setup-lint lint format lock schema bench bench-peers
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s  %s\n' "$$name" "$$text"; done
@@ -24,6 +24,9 @@ chaos: setup ## Break everything for ten minutes and judge what is left (SEED=5 
 
 containers: setup ## Build what the Dockerfile builds and run docker-compose.yml's services without an engine (needs haproxy)
 	@exec .venv/bin/python -m tests.containers
+
+test-postgres: setup ## Test store, claims, takeover, log, submissions and the five modes on DATABASE_URL, else on Debian's Postgres
+	@exec .venv/bin/python -m tests.on_postgres -n $(WORKERS) --dist worksteal $(ARGS)
 
 # Packages of other makes, in folders of their own: they would change what is locked for us.
 CLIENTS = .outlast/clients

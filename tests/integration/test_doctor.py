@@ -24,6 +24,7 @@ from outlast.infra.cli import app
 from outlast.infra.embedded import Postgres, Valkey
 from outlast.infra.migrate import migrate, shipped
 from outlast.shared.connections import Database, fixed
+from outlast.shared.connections.session import SESSION
 from outlast.shared.doctor.examination import examine
 from outlast.shared.domain.findings import Finding, Severity
 from outlast.shared.domain.keys import Scope
@@ -80,8 +81,8 @@ async def test_there_is_nothing_to_say_of_a_healthy_outlast(well: Settings) -> N
     assert await findings(well) == {}
     checks = {finding.check for finding in (await examine(well)).findings}
     assert checks == {
-        "database", "permissions", "session", "schema", "listen", "notifications", "transactions", "clocks", "plans",
-        "tables", "workers", "queues", "leases", "connections", "broker", "doorbells", "files",
+        "database", "permissions", "session", "jit", "schema", "listen", "notifications", "transactions", "clocks",
+        "plans", "tables", "workers", "queues", "leases", "connections", "broker", "doorbells", "files",
     }  # fmt: skip
 
 
@@ -145,6 +146,26 @@ async def test_a_database_that_falls_silent_half_way_ends_every_check(
 async def test_what_is_no_address_is_not_repeated(well: Settings, url: str, severity: Severity) -> None:
     finding = await one(well.model_copy(update={"database_url": SecretStr(url)}), "database", severity)
     assert SECRET not in str(finding)
+
+
+async def test_a_server_that_compiles_all_the_same_is_named_until_its_role_says_otherwise(
+    well: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.run(lambda c: c.execute(_by_default("jit = on")))
+    assert "jit" not in await findings(well)
+
+    monkeypatch.delitem(SESSION, "jit")  # as if what stands in between had taken it away
+    cursor = await database.run(lambda c: c.execute("SELECT set_config('jit', 'on', false), pg_jit_available()"))
+    row = await cursor.fetchone()
+    compiles = bool(row and row[1])
+    finding = await one(well, "jit", Severity.ERROR if compiles else Severity.WARNING)
+    mend = (finding.fix or "").partition(";")[0].encode()
+    await database.run(lambda c: c.execute(mend))
+    assert "jit" not in await findings(well)
+
+
+def _by_default(setting: str) -> SQL:
+    return SQL(f"DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {setting}', current_database()); END $$")  # type: ignore[arg-type]
 
 
 async def test_a_schema_that_is_missing_old_or_new_is_told_apart(well: Settings, database: Database) -> None:

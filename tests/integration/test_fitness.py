@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 
 import psycopg
@@ -13,6 +14,7 @@ from outlast.shared import fitness
 from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.errors import Unavailable, Unfit
 from outlast.shared.settings import Settings
+from tests.support.old_server import a_server_of_version
 from tests.support.pooler import pooled_by_transaction
 
 
@@ -39,19 +41,41 @@ async def test_a_database_that_is_away_is_not_judged(settings: Settings) -> None
 @pytest.mark.parametrize("part", ["api", "worker"])
 async def test_a_part_ends_with_a_sentence_rather_than_half_work(part: str, settings: Settings, redis_url: str) -> None:
     async with pooled_by_transaction(settings.required_database_url()) as url:
-        env = {
-            **os.environ,
-            "DATABASE_URL": url,
-            "REDIS_URL": redis_url,
-            "OUTLAST_AGENTS": "test=tests.support.adder:x",
-        }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "outlast.infra.cli", part, env=env, stdout=-1, stderr=-2
-        )
-        async with asyncio.timeout(60):
-            said, _ = await process.communicate()
-    assert process.returncode == 1
+        said, code = await ended(part, url, redis_url)
+    assert code == 1
     assert b"pool_mode = session" in said and b"Traceback" not in said
+
+
+TOO_OLD = "PostgreSQL 13.4 is too old: Outlast needs 14 or newer."
+
+
+@pytest.mark.parametrize("part", ["api", "worker", "migrate", "doctor"])
+async def test_a_server_that_is_too_old_is_refused_by_name(part: str, redis_url: str) -> None:
+    async with a_server_of_version("13.4") as url:
+        said, code = await ended(part, url, redis_url)
+    assert code == 1
+    assert TOO_OLD.encode() in said and b"Traceback" not in said
+    assert part != "doctor" or b"Upgrade the server to PostgreSQL 14 or newer." in said
+
+
+async def test_work_on_a_pool_does_not_wait_for_a_server_that_is_too_old_to_become_newer() -> None:
+    async with (
+        a_server_of_version("9.6.24") as url,
+        Database(fixed(url), schema="outlast", application="tests").pooled(max_connections=1) as database,
+    ):
+        with pytest.raises(Unfit, match=re.escape("PostgreSQL 9.6.24 is too old")):
+            await database.run(lambda c: c.execute("SELECT 1"), patience_seconds=60)
+
+
+async def ended(part: str, url: str, redis_url: str) -> tuple[bytes, int | None]:
+    """What a part says until it ends, and its exit code."""
+    env = {**os.environ, "DATABASE_URL": url, "REDIS_URL": redis_url, "OUTLAST_AGENTS": "test=tests.support.adder:x"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "outlast.infra.cli", part, env=env, stdout=-1, stderr=-2
+    )
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    return said, process.returncode
 
 
 async def test_without_notifications_events_are_polled_for(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from outlast.shared.connections import PINNED_PLAN, Connection, Database
+from outlast.shared.domain.runs import MultitaskStrategy
 from outlast.shared.store import claims, events, leases, overdue, retries, runs, submissions, sweeping, workers
 from outlast.shared.store.submissions import BATCH_SESSION
 from tests.support.aging import finished
@@ -90,6 +91,16 @@ async def test_a_run_from_its_submission_to_its_end(past: Connection, cost: Cost
     [begun] = await cost(claims.claim(past, queues=["default"], limit=1, owner="me", lease_seconds=60, begun=True))
     assert await cost(retries.release(past, begun, seconds=-1, cause="test"))
     assert await cost(runs.delete(past, begun.run_id, "anonymous"))
+
+
+async def test_a_run_that_interrupts_the_others_of_its_thread(past: Connection, cost: Cost) -> None:
+    first = a_submission(thread="short")
+    await submissions.submit(past, an_entry(first))
+    for _ in range(7):  # the server has settled on a plan for any parameters
+        interrupting = a_submission(thread="short", multitask_strategy=MultitaskStrategy.INTERRUPT)
+        await cost(submissions.submit(past, an_entry(interrupting)))
+    query = "SELECT cancel_requested_at IS NOT NULL FROM runs WHERE id = %s"
+    assert await (await past.execute(query, (first.run_id,))).fetchone() == (True,)
 
 
 async def test_a_sweep(past: Connection, cost: Cost) -> None:

@@ -245,6 +245,45 @@ async def test_what_passes_is_tried_again(database: Database, error: type[Except
         await database.run(work, patience_seconds=0)
 
 
+async def test_a_database_that_is_busy_is_not_said_to_be_away(database: Database) -> None:
+    slow, waiting = database.dedicated(statement_timeout="50ms"), database.dedicated(lock_timeout="50ms")
+    try:
+        async with await database.connect() as holder, holder.transaction():
+            await holder.execute("LOCK TABLE runs")
+            with pytest.raises(Unavailable) as locked:
+                await waiting.run(lambda c: c.execute("SELECT FROM runs"))
+        with pytest.raises(Unavailable) as timed_out:
+            await slow.run(lambda c: c.execute("SELECT pg_sleep(4)"))
+    finally:
+        await slow.close()
+        await waiting.close()
+
+    assert locked.value.told == "The database did not grant a lock within its time limit."
+    assert timed_out.value.told == "The database did not finish a statement within its time limit."
+    assert "statement timeout" in timed_out.value.message
+
+
+async def test_a_pool_whose_connections_are_all_in_use_is_not_said_to_be_away(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlast.shared.connections.database._POOL_SECONDS", 0.2)
+    held, done = asyncio.Event(), asyncio.Event()
+
+    async def hold(_connection: Connection) -> None:
+        held.set()
+        await done.wait()
+
+    opened = Database(fixed(database_url), schema="outlast", application="tests").pooled(max_connections=1)
+    async with opened as database, asyncio.TaskGroup() as tasks:
+        tasks.create_task(database.run(hold))
+        await held.wait()
+        with pytest.raises(Unavailable) as refused:
+            await database.run(lambda c: c.execute("SELECT 1"), patience_seconds=0)
+        done.set()
+
+    assert refused.value.told == "No connection to the database became free in time."
+
+
 @pytest.mark.parametrize("url", ["secret://x", "postgresql://u:sec ret@h/x", "postgresql://u:secret@[::1/x"])
 async def test_an_address_with_a_typing_error_is_not_quoted(url: str) -> None:
     with pytest.raises(Unavailable, match="DATABASE_URL") as refused:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from outlast.shared.connections import Connection
+
+FIRST_THAT_TELLS_AT_ONCE = 150_000
 
 
 async def fill(connection: Connection, count: int, principal: str = "busy") -> None:
@@ -29,7 +33,9 @@ async def _insert(connection: Connection, count: int, principal: str) -> None:
 
 
 async def work_on(connection: Connection, table: str) -> tuple[int, int]:
-    """Sequential scans of the table, and rows fetched by index, so far."""
+    """Sequential scans of the table, and rows fetched by index, so far. Skips the test where they are told late."""
+    if connection.info.server_version < FIRST_THAT_TELLS_AT_ONCE:
+        pytest.skip("Postgres 14 tells its statistics of tables half a second later")
     await connection.execute("SELECT pg_stat_force_next_flush()")
     cursor = await connection.execute(
         "SELECT seq_scan, idx_tup_fetch FROM pg_stat_user_tables WHERE schemaname = 'outlast' AND relname = %s",

@@ -25,7 +25,7 @@ from outlast.shared.store.diagnosis import (
     Transaction,
 )
 from outlast.shared.store.overview import Overview, QueueState, WorkerState
-from outlast.shared.store.plans import IndexFacts
+from outlast.shared.store.plans import Compiling, IndexFacts
 
 WELL = ServerFacts(180_000, "app", "name", False, True, False, False)
 SESSION = Transaction(41, "bob", "psql", "name", "active", 5.0, 0.0)
@@ -48,13 +48,24 @@ def test_the_worst_finding_counts() -> None:
     [
         (WELL, 0.001, Severity.OK, "Postgres 18 at here"),
         (WELL, 0.2, Severity.WARNING, "200.0 ms"),
-        (replace(WELL, version=130_014), 0.001, Severity.ERROR, "Postgres 13 at here is older than 14"),
         (replace(WELL, in_recovery=True), 0.001, Severity.ERROR, "is a standby"),
         (replace(WELL, read_only=True), 0.001, Severity.ERROR, "lets sessions only read"),
     ],
 )
 def test_a_server_is_judged(facts: ServerFacts, seconds: float, severity: Severity, word: str) -> None:
     assert word in one(database.judge_server(facts, place="here", seconds=seconds), severity).seen
+
+
+@pytest.mark.parametrize(
+    ("on", "available", "severity"),
+    [(False, False, Severity.OK), (True, False, Severity.WARNING), (True, True, Severity.ERROR)],
+)
+def test_a_server_that_compiles_all_the_same_is_named_with_the_sql_that_ends_it(
+    on: bool, available: bool, severity: Severity
+) -> None:
+    finding = database.judge_compiling(Compiling(on, available, "app", "name"))
+    assert finding.severity is severity
+    assert not on or "ALTER ROLE app IN DATABASE name SET jit = off;" in (finding.fix or "")
 
 
 def test_connections_that_share_a_session_are_an_error_whichever_way_it_shows() -> None:

@@ -35,9 +35,13 @@ _SENTENCES = {
     "53100": "The database's disk is full.",
     "53200": "The database is out of memory.",
     "53300": "The database takes no more connections.",
-    "55P03": "The database did not answer in time.",
-    "57014": "The database did not answer in time.",
+    "55P03": "The database did not grant a lock within its time limit.",
+    "57014": "The database did not finish a statement within its time limit.",
 }
+
+
+class NoAnswer(psycopg.OperationalError):
+    """A server that is reached, and has not answered a statement for longer than one may take."""
 
 
 def translated(error: psycopg.Error) -> Exception:
@@ -47,8 +51,15 @@ def translated(error: psycopg.Error) -> Exception:
     if error.sqlstate == _LEASE_LOST:
         return LeaseLost()
     if isinstance(error, _PASSING) and not isinstance(error, _LASTING):
-        return Unavailable(_SENTENCES.get(error.sqlstate or ""), reason=_reason(error))
+        return Unavailable(_sentence(error), reason=_reason(error))
     return error
+
+
+def _sentence(error: psycopg.Error) -> str | None:
+    """What a client is told; None when the database could not be reached."""
+    if isinstance(error, NoAnswer):
+        return "The database did not answer in time."
+    return _SENTENCES.get(error.sqlstate or "")
 
 
 def _reason(error: psycopg.Error) -> str:

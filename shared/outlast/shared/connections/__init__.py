@@ -2,11 +2,14 @@
 
 The address is an async callable, asked anew for each connection, so that rotating credentials fit in. Every connection
 is autocommit, named, kept alive, and ends what holds a lock too long: a process that is stopped within a transaction
-must not stop a takeover. A server that is away, or falls silent, is waited for; nobody is held by it.
+must not stop a takeover. A server that is too old is refused. One that is away, or falls silent, is waited for; nobody
+is held by it.
 """
 
 from .address import ConnInfo, fixed, place
 from .connection import Connection
-from .database import PINNED_PLAN, Database, Dedicated
+from .database import Database, Dedicated
+from .session import PINNED_PLAN
+from .versions import OLDEST_MAJOR
 
-__all__ = ["PINNED_PLAN", "ConnInfo", "Connection", "Database", "Dedicated", "fixed", "place"]
+__all__ = ["OLDEST_MAJOR", "PINNED_PLAN", "ConnInfo", "Connection", "Database", "Dedicated", "fixed", "place"]

@@ -14,6 +14,8 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
+from outlast.shared.driver_errors import NoAnswer
+
 T = TypeVar("T")
 
 ANSWER_SECONDS = 6.0  # longer than a statement may take: what has not answered then never will
@@ -56,7 +58,7 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
             if error.sqlstate is not None or self.pgconn.transaction_status != TransactionStatus.ACTIVE:
                 raise
             self.pgconn.finish()  # the answer may come yet, when nobody expects it
-            raise psycopg.OperationalError(f"no answer within {self.answer_seconds:g} s") from None
+            raise NoAnswer(f"no answer within {self.answer_seconds:g} s") from None
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
         """Break the connection off. To have the server cancel takes another connection, and 10 s if it is silent."""

@@ -12,31 +12,28 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from outlast.shared.domain.errors import OutlastError, Unavailable
+from outlast.shared.domain.errors import OutlastError, Unavailable, Unfit
 from outlast.shared.driver_errors import NOT_PREPARED, READ_ONLY, translated
 from outlast.shared.lakebase import Lakebase, lakebase_of
 from outlast.shared.settings import Settings
 
 from .address import ConnInfo, fixed, minted
 from .connection import ANSWER_SECONDS, SOCKET, Connection
+from .session import PINNED_PLAN, SESSION
+from .versions import check_version
 
 T = TypeVar("T")
 
-_SESSION: dict[str, str] = {
-    "idle_in_transaction_session_timeout": "2s",
-    "statement_timeout": "4s",
-    "lock_timeout": "2s",
-}
-# A plan cached while a table was small scans it for ever; these leave the planner the index only.
-PINNED_PLAN: dict[str, str] = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
 _RECONNECT_SECONDS = 0.5  # between two tries while somebody waits for a connection
 _CLOSE_SECONDS = 1.0
+_POOL_SECONDS = 4.0  # that work waits for a connection
 _POOL_WAITS = {
     "pool_waits": "requests_queued",
     "pool_wait_ms": "requests_wait_ms",
     "pool_errors": "requests_errors",
 }
 _LIFE_SECONDS = 3000.0
+_NONE_FREE = "No connection to the database became free in time."
 
 
 class Database:
@@ -58,7 +55,7 @@ class Database:
         """How old a connection gets before another one takes its place."""
         self._conninfo = conninfo
         self._application = application
-        self._session = {**_SESSION, **(PINNED_PLAN if pin_plan else {})}
+        self._session = {**SESSION, **(PINNED_PLAN if pin_plan else {})}
         self._options: dict[str, Any] = {"autocommit": True, "application_name": application, **SOCKET}
         self._pool: AsyncConnectionPool[Connection] | None = None
         self._purged_at = -math.inf
@@ -90,7 +87,7 @@ class Database:
             kwargs={**self._options, "on_failure": self._note_failure},
             configure=self._configure,
             open=False,
-            timeout=4.0,
+            timeout=_POOL_SECONDS,
             # The pool would try at longer and longer intervals: a database that is back after 30 s would be found late.
             reconnect_timeout=_RECONNECT_SECONDS,
             reconnect_failed=_try_again,
@@ -159,7 +156,10 @@ class Database:
         return asyncio.get_running_loop().time() - connection.made_at > self.life_seconds
 
     async def connect(self, **session: str) -> Connection:
-        """A connection of the caller's own, who closes it. ``session`` overrides settings of it. Raises Unavailable."""
+        """A connection of the caller's own, who closes it. ``session`` overrides settings of it.
+
+        Raises Unavailable, and Unfit when the server is too old.
+        """
         try:
             connection = await Connection.connect(await self._address(), **self._options)
         except psycopg.Error as error:
@@ -200,7 +200,9 @@ class Database:
         self._failure = self._explained(error)
 
     def _why(self, error: psycopg.Error) -> Exception:
-        return self._failure if isinstance(error, PoolTimeout) and self._failure else translated(error)
+        if isinstance(error, PoolTimeout):  # the others have them all, or none could be made
+            return self._failure or Unavailable(_NONE_FREE, reason=str(error))
+        return translated(error)
 
     def _explained(self, error: psycopg.Error) -> Exception:
         """Why a connection could not be made."""
@@ -208,6 +210,12 @@ class Database:
         return refused or translated(error)
 
     async def _configure(self, connection: Connection, **session: str) -> None:
+        try:
+            check_version(connection.info.server_version)
+        except Unfit as error:
+            self._failure = error
+            await connection.close()
+            raise
         values = {**self._session, **session}
         await connection.execute(
             "SELECT set_config('search_path', quote_ident(%s) || ', public', false), "

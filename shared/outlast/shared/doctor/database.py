@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from outlast.shared.connections import OLDEST_MAJOR
 from outlast.shared.domain.findings import Finding, error, ok, warning
 from outlast.shared.settings import Settings
 from outlast.shared.store.diagnosis import (
@@ -17,11 +18,10 @@ from outlast.shared.store.diagnosis import (
     Transaction,
 )
 from outlast.shared.store.granting import Maker
-from outlast.shared.store.plans import IndexFacts
+from outlast.shared.store.plans import Compiling, IndexFacts
 
 from .wording import counted, lasted
 
-OLDEST_SUPPORTED = 14
 SLOW_SECONDS = 0.05
 """A round trip within a data centre takes a millisecond or two; every event and checkpoint pays for one."""
 QUEUE_FULL = 0.1
@@ -40,9 +40,6 @@ def judge_server(facts: ServerFacts, *, place: str, seconds: float) -> list[Find
     if seconds > SLOW_SECONDS:
         fix = "Run API and workers in the region and network of the database."
         found = [warning("database", f"{said} Every event and every checkpoint waits so long.", fix)]
-    if major < OLDEST_SUPPORTED:
-        seen = f"Postgres {major} at {place} is older than {OLDEST_SUPPORTED}, the oldest that is supported."
-        found.append(error("database", seen, f"Upgrade the server to Postgres {OLDEST_SUPPORTED} or newer."))
     if facts.in_recovery or facts.read_only:
         what = "is a standby" if facts.in_recovery else "lets sessions only read"
         fix = (
@@ -55,6 +52,21 @@ def judge_server(facts: ServerFacts, *, place: str, seconds: float) -> list[Find
         seen = f"{facts.user} is a superuser, which Outlast does not need: it needs its schema only."
         found.append(ok("permissions", seen))
     return found
+
+
+def judge_unfit(why: str) -> Finding:
+    return error("database", why, f"Upgrade the server to PostgreSQL {OLDEST_MAJOR} or newer.")
+
+
+def judge_compiling(facts: Compiling) -> Finding:
+    """Of a connection that has set jit off. A statement of milliseconds is compiled for seconds where that is lost."""
+    if not facts.on:
+        return ok("jit", "Postgres compiles no statement of Outlast: jit is off on its connections.")
+    seen = "Connections set jit off, and it is on: what stands in between, or the server, has not kept the setting."
+    fix = f"ALTER ROLE {facts.user} IN DATABASE {facts.database} SET jit = off; and start API and workers anew."
+    if facts.available:
+        return error("jit", f"{seen} Postgres compiles statements, each for seconds.", fix)
+    return warning("jit", f"{seen} The server was built without LLVM, so it compiles nothing.", fix)
 
 
 def judge_grants(facts: Grants) -> list[Finding]:

@@ -14,7 +14,7 @@ from uuid import uuid4
 import structlog
 
 from outlast.shared.connections import Connection, Database, Dedicated, place
-from outlast.shared.domain.errors import OutlastError
+from outlast.shared.domain.errors import OutlastError, Unfit
 from outlast.shared.domain.findings import Finding, Severity, error, worst
 from outlast.shared.lakebase import Lakebase
 from outlast.shared.lakebase.faults import LoginFault, LoginRefused
@@ -129,6 +129,7 @@ class _DatabaseExaminer:
             return found
         for name, question in (
             ("session", self._sessions),
+            ("jit", self._compiling),
             ("permissions", self._grants),
             ("schema", self._schema),
             ("listen", self._listening),
@@ -159,6 +160,8 @@ class _DatabaseExaminer:
             facts = await self._first.run(diagnosis.server)
         except (LoginFault, LoginRefused) as fault:
             return [lakebase.judge_fault(fault)]
+        except Unfit as refusal:
+            return [database.judge_unfit(refusal.message)]
         except OutlastError as problem:
             said = problem.message.rstrip(".")
             return [error("database", f"{said} ({self._place}).", self._database_fix)]
@@ -168,6 +171,9 @@ class _DatabaseExaminer:
 
     async def _sessions(self) -> list[Finding]:
         return database.judge_sessions(await self._with_both(diagnosis.sessions))
+
+    async def _compiling(self) -> list[Finding]:
+        return [database.judge_compiling(await self._first.run(plans.compiling))]
 
     async def _grants(self) -> list[Finding]:
         facts = await self._first.run(lambda c: diagnosis.grants(c, self._settings.db_schema))

@@ -41,7 +41,8 @@ async def renew(connection: Connection, leases: Sequence[Lease], *, lease_second
     async with connection.pipeline():  # one Sync: one transaction, which the setting ends with
         # A pinned plan may not sort, and so would look through all leases for each: 0.2 s for a thousand.
         await connection.execute(
-            "SELECT set_config('lock_timeout', %s, true), set_config('enable_sort', 'on', true)",
+            "SELECT set_config('lock_timeout', %s, true), set_config('enable_sort', 'on', true), "
+            "set_config('jit', 'off', true)",
             (_RENEW_LOCK_TIMEOUT,),
             prepare=True,
         )

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 from uuid import UUID
 
-from outlast.shared.connections import PINNED_PLAN, Connection
+from outlast.shared.connections import Connection
 from outlast.shared.domain.operating import RunFilter, RunState
 from outlast.shared.domain.runs import RunStatus
 from outlast.shared.wire import from_json, to_json
+
+from .pinning import pin
 
 LOOKED_AT_MOST = 10_000
 _LAST = UUID(int=2**128 - 1)
@@ -78,7 +80,7 @@ async def page(connection: Connection, wanted: RunFilter, *, limit: int, after: 
     values = {**_values(wanted), "after": after or _LAST, "limit": limit, "window": window}
     statement = _LISTED.format(window=_window(wanted), filter=_FILTER)
     async with connection.transaction(), connection.pipeline():
-        await _pin(connection)
+        await pin(connection)
         cursor = await connection.execute(statement, values, prepare=False)
         [(looked_at, oldest, ids)] = await cursor.fetchall()
     found = await states(connection, ids[:limit])
@@ -157,17 +159,10 @@ async def retriable(connection: Connection, wanted: RunFilter, *, limit: int) ->
 
 async def _matches(connection: Connection, statement: LiteralString, wanted: RunFilter, limit: int) -> list[Match]:
     async with connection.transaction(), connection.pipeline():
-        await _pin(connection)
+        await pin(connection)
         cursor = await connection.execute(statement, {**_values(wanted), "after": _LAST, "limit": limit}, prepare=False)
         rows = await cursor.fetchall()
     return [_match(row) for row in rows]
-
-
-async def _pin(connection: Connection) -> None:
-    await connection.execute(
-        "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
-        (list(PINNED_PLAN), list(PINNED_PLAN.values())),
-    )
 
 
 def _values(wanted: RunFilter) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from outlast.shared.connections import PINNED_PLAN, Connection
+from outlast.shared.connections import Connection
 from outlast.shared.domain.measures import Sample, Samples
 from outlast.shared.wire import from_json
+
+from .pinning import pin
 
 COUNTED_MOST = 10_000
 """No more rows than these are counted for one number."""
@@ -133,12 +135,8 @@ _NOTIFICATION_QUEUE = "SELECT pg_notification_queue_usage()"
 async def read(connection: Connection, *, submitted_seconds: float, beat_seconds: float) -> Overview:
     """Everything in one round trip. A worker lives that has reported within five seconds or three beats."""
     values = {"most": COUNTED_MOST, "seconds": submitted_seconds, "alive": _silent_seconds(beat_seconds)}
-    limits = {**PINNED_PLAN, "statement_timeout": f"{_STATEMENT_SECONDS}s"}
     async with connection.transaction(), connection.pipeline():
-        await connection.execute(
-            "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
-            (list(limits), list(limits.values())),
-        )
+        await pin(connection, statement_timeout=f"{_STATEMENT_SECONDS}s")
         statements = (_READY, _WAITING, _RUNNING, _SUBMITTED, ESTIMATED_QUEUED, _WORKERS, _NOTIFICATION_QUEUE)
         cursors = [await connection.execute(statement, values) for statement in statements]
         ready, waiting, running, submitted, estimate, serving, notify = [await cursor.fetchall() for cursor in cursors]

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, cast
 
-from outlast.shared.connections import PINNED_PLAN, Connection
+from psycopg.rows import class_row
+
+from outlast.shared.connections import Connection
 
 from . import claims, overdue, retries, sweeping
+from .pinning import pin
 
 PLANNED: Mapping[str, LiteralString] = {**claims.PLANNED, **sweeping.PLANNED, **retries.PLANNED, **overdue.PLANNED}
 """The index that a statement must use -> the statement, as it is executed."""
-_VALUES: Mapping[str, Any] = {
+VALUES: Mapping[str, Any] = {
     "queue": "default", "limit": 10, "owner": "doctor", "lease_seconds": 1.0, "per_principal": 1, "per_agent": "{}",
     "cause": "lease_expired", "charge": 0, "grace": 1.0, "after": 1.0,
 }  # fmt: skip
@@ -31,6 +34,28 @@ class IndexFacts:
     """The tables of which this statement reads every row that there is."""
 
 
+@dataclass(frozen=True, slots=True)
+class Compiling:
+    """What is left of ``jit = off``, which every connection of ours sets."""
+
+    on: bool
+    available: bool
+    """The setting is on, and the server has LLVM."""
+    user: str
+    """Quoted as SQL needs it, as is the database."""
+    database: str
+
+
+async def compiling(connection: Connection) -> Compiling:
+    async with connection.cursor(row_factory=class_row(Compiling)) as cursor:
+        await cursor.execute(
+            """SELECT current_setting('jit')::bool AS "on", pg_jit_available() AS available,
+                      quote_ident(current_user) AS "user", quote_ident(current_database()) AS database"""
+        )
+        [found] = await cursor.fetchall()
+    return found
+
+
 async def indexes(connection: Connection) -> list[IndexFacts]:
     """For each statement of claims and sweeps: whether the plan it gets is by its index, and by no table's whole."""
     cursor = await connection.execute(
@@ -47,12 +72,9 @@ async def indexes(connection: Connection) -> list[IndexFacts]:
     large = {row[0] for row in await cursor.fetchall()}
     found: list[IndexFacts] = []
     async with connection.transaction():
-        await connection.execute(
-            "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
-            (list(PINNED_PLAN), list(PINNED_PLAN.values())),
-        )
+        await pin(connection)
         for name, statement in PLANNED.items():
-            plan = await connection.execute("EXPLAIN (FORMAT JSON) " + statement, _VALUES)
+            plan = await connection.execute("EXPLAIN (FORMAT JSON) " + statement, VALUES)
             nodes = _nodes([row[0] for row in await plan.fetchall()])
             used = any(node.get("Index Name") == name for node in nodes)
             whole = sorted(large & {node["Relation Name"] for node in nodes if _reads_whole(node)})

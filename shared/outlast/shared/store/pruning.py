@@ -14,6 +14,7 @@ from uuid import UUID
 from outlast.shared.connections import Connection
 from outlast.shared.domain.runs import RunStatus
 
+from .pinning import BY_INDEX
 from .threads import ACTIVE
 
 BATCH_RUNS = 100
@@ -71,8 +72,6 @@ class Batch:
     """Where the next batch goes on; None when there is nothing after it."""
 
 
-# Sessions may have planned these while the tables were small, and foreign keys plan for themselves at their first use.
-_BY_INDEX = "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
 EXPIRED: LiteralString = "r.finished_at < now() - make_interval(secs => %(seconds)s)"
 _UNSTORED: LiteralString = EXPIRED + " AND NOT r.store"
 WANTED: LiteralString = """(%(status)s::text IS NULL OR r.status = %(status)s)
@@ -160,7 +159,8 @@ async def remove(connection: Connection, run_ids: Sequence[UUID], thread_ids: Se
     The transaction must hold the threads FOR UPDATE: then no run can be added to them. An attempt that still holds one
     of the runs finds its lease gone; what it was writing is waited for, and removed by what comes after.
     """
-    await connection.execute(_BY_INDEX)
+    # Sessions may have planned these while the tables were small, and foreign keys plan for themselves at first use.
+    await connection.execute(BY_INDEX)
     runs, threads = list(run_ids), list(thread_ids)
     for table, key in _HELD_IN_ORDER:
         await connection.execute(

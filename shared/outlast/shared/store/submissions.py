@@ -15,6 +15,7 @@ from outlast.shared.domain.events import Chunk
 from outlast.shared.domain.runs import MultitaskStrategy, Submission
 
 from .overview import ESTIMATED_QUEUED
+from .pinning import BY_INDEX
 from .threads import ACTIVE
 
 BATCH_SESSION = PINNED_PLAN
@@ -129,8 +130,6 @@ _STORED = """
 SELECT id FROM runs WHERE id = %(run_id)s
 UNION ALL SELECT id FROM runs WHERE principal = %(principal)s AND idempotency_key = %(idempotency_key)s LIMIT 1
 """
-_BY_INDEX = """SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-                      set_config('enable_sort', 'off', true)"""
 
 
 async def submit_batch(connection: Connection, batch: Sequence[Entry]) -> set[UUID]:
@@ -161,7 +160,7 @@ async def submit(connection: Connection, entry: Entry) -> UUID:
             # The thread's row is locked first and looked at in a second statement, whose snapshot is later than the
             # lock: the run that is active now can then not finish without seeing this one. One Sync: one transaction.
             async with connection.pipeline():
-                await connection.execute(_BY_INDEX)
+                await connection.execute(BY_INDEX)
                 await connection.execute(_HOLD_THREAD, values)
                 if strategy is MultitaskStrategy.INTERRUPT:
                     await connection.execute(_CANCEL_OTHERS, values)
@@ -211,7 +210,7 @@ async def count_queued(
         else ("AND queue = %(queue)s AND principal = %(principal)s", "turn")
     )
     async with connection.pipeline():  # one Sync: one transaction, which the settings end with
-        await connection.execute(_BY_INDEX)
+        await connection.execute(BY_INDEX)
         cursor = await connection.execute(
             f"""SELECT count(*) FROM (
                 SELECT FROM runs WHERE status = 'queued' {whose} ORDER BY {order} LIMIT %(limit)s) q""",
