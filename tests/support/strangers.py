@@ -363,22 +363,6 @@ def workers_sent_out_and_gathered() -> Any:
 
 
 @graph
-def branches_in_the_states_order() -> Any:
-    def branch(text: str, turns: int) -> Any:
-        async def speak(state: MessagesState) -> Any:
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            return {"messages": [await saying(text).ainvoke(state["messages"])]}
-
-        return speak
-
-    builder = StateGraph(MessagesState)
-    for name, turns in (("a_slow", 50), ("b_fast", 1)):
-        builder.add_node(name, branch(f"I am {name}.", turns)).add_edge(START, name)
-    return builder.compile()
-
-
-@graph
 def a_state_that_is_returned_whole() -> Any:
     async def answer(state: MessagesState) -> Any:
         return {"messages": [*state["messages"], await saying("Once.").ainvoke(state["messages"])]}

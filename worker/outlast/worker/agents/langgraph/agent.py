@@ -97,8 +97,7 @@ class Performance:
         """Go on from the run's own last checkpoint. What it has asked of the client is not asked by the model again."""
         snapshot = await self._graph.aget_state(_config(self._stage.run))
         self._messages = _messages_in(snapshot.values)
-        self._transcript.know(self._older_messages())
-        self._settle()
+        self._transcript.know(self._older_messages())  # not settled: it has results of tasks whose step has not ended
         for path in self._stage.output.asking:
             self._called_client = True
             if path[0]["step"] <= latest.metadata.get("step", -1) or len(path) > 1:

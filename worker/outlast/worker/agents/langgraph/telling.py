@@ -36,6 +36,7 @@ class Telling:
         """The same for messages without an id."""
         self._seen: set[str] = set()
         """Ids of messages that nodes were given."""
+        self._corrected = False
         self._failed: set[str] = set()
         self._broken: dict[str, Told] = {}
         for item in surviving:

@@ -135,7 +135,10 @@ class Transcript(Telling):
         return order
 
     def finish(self, messages: Sequence[BaseMessage]) -> list[str]:
-        """Settle at the end of the run: words that never came into the state are no answer, if it holds one."""
+        """Settle at the end of the run: words that never came into the state are no answer, if it holds one.
+
+        Returns the keys in the state's order where something was corrected; else the order of the stream is right.
+        """
         order = self.settle(messages)
         if any(told.in_state for told in self._told):
             for told in [told for told in self._told if not told.in_state]:
@@ -143,7 +146,7 @@ class Transcript(Telling):
                 self._withdraw(told)
                 for call in unanswered:
                     self._withdraw_call(call)
-        return order
+        return order if self._corrected else []
 
     def _claim(self, message: AIMessage, claimed: Collection[Told]) -> Told | None:
         """The telling of this message, corrected where it differs; None for one that is older than the run."""
@@ -159,6 +162,7 @@ class Transcript(Telling):
                 self._messages[message.id] = twin
             return twin
         if told.text != speech.text_of(message):
+            self._corrected = True
             self._listener.withdraw(told.key)
             told.pieces.clear()
             self.say(told, message)
@@ -169,6 +173,7 @@ class Transcript(Telling):
     def _correct_calls(self, told: Told, message: AIMessage) -> None:
         made = speech.calls_of(message)
         if not are_the_same(told.calls, made):
+            self._corrected |= bool(told.calls)  # without: an earlier attempt told of them, or they are new
             for call in told.calls:
                 self._withdraw_call(call)
             told.calls = self._tell_calls(told, message)
@@ -185,6 +190,7 @@ class Transcript(Telling):
             return None
         if call.result != speech.result_of(message):
             if call.result is not None:
+                self._corrected = True
                 self._listener.withdraw(call.key)
             self._tell_result(call, message, call.path)
         elif message.id is not None:
