@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -62,3 +62,17 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode()
     return text
+
+
+def clean_within(value: Any) -> Any:
+    """Plain data with every text in it cleaned, keys too. Raises RecursionError when it is nested too deeply."""
+    match value:
+        case str():
+            return clean(value)
+        case dict():
+            pairs = cast("dict[Any, Any]", value).items()
+            return {clean_within(key): clean_within(part) for key, part in pairs}
+        case list() | tuple():
+            return [clean_within(part) for part in cast("list[Any]", value)]
+        case _:
+            return value

@@ -7,7 +7,7 @@ from typing import Any
 
 from outlast.agent import AgentError, Approval, ClientCall, ToolCall, Usage
 from outlast.shared.domain.responses import usage_object
-from outlast.shared.wire import clean, from_json, to_json
+from outlast.shared.wire import clean, clean_within, from_json, to_json
 
 
 class EmissionError(AgentError):
@@ -61,8 +61,13 @@ def arguments(given: Mapping[str, Any] | str) -> str:
 def snapshot(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as plain JSON, whatever the agent does to them later; checked as deep as they will lie in an event."""
     try:
-        return from_json(to_json({"response": {"values": dict(values)}}))["response"]["values"]
-    except (TypeError, ValueError) as error:
+        plain = {"response": {"values": dict(values)}}
+        try:
+            kept = to_json(plain)
+        except TypeError:  # for lone surrogates, perhaps: they are as rare as they are costly to look for
+            kept = to_json(clean_within(plain))
+        return from_json(kept)["response"]["values"]
+    except (TypeError, ValueError, RecursionError) as error:
         raise EmissionError(f"A value cannot be kept as JSON: {error}.") from None
 
 
