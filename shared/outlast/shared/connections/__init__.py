@@ -9,7 +9,8 @@ is held by it.
 from .address import ConnInfo, fixed, place
 from .connection import Connection
 from .database import Database, Dedicated
+from .second_loop import turns
 from .session import PINNED_PLAN
 from .versions import OLDEST_MAJOR
 
-__all__ = ["OLDEST_MAJOR", "PINNED_PLAN", "ConnInfo", "Connection", "Database", "Dedicated", "fixed", "place"]
+__all__ = ["OLDEST_MAJOR", "PINNED_PLAN", "ConnInfo", "Connection", "Database", "Dedicated", "fixed", "place", "turns"]

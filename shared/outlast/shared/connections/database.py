@@ -19,6 +19,7 @@ from outlast.shared.settings import Settings
 
 from .address import ConnInfo, fixed, minted
 from .connection import ANSWER_SECONDS, SOCKET, Connection
+from .second_loop import SecondLoop
 from .session import PINNED_PLAN, SESSION
 from .versions import check_version
 
@@ -61,6 +62,17 @@ class Database:
         self._purged_at = -math.inf
         self._failure: Exception | None = None
         """Why the pool could not connect, last time; None when it could."""
+        self.second_loop = SecondLoop(
+            lambda: Database(
+                conninfo,
+                schema=schema,
+                application=application,
+                pin_plan=pin_plan,
+                life_seconds=life_seconds,
+                lakebase=lakebase,
+            )
+        )
+        """For code that waits for this database and keeps the loop from turning meanwhile."""
 
     @classmethod
     def of(cls, settings: Settings, *, application: str, pin_plan: bool = False) -> Database:
@@ -99,6 +111,7 @@ class Database:
             yield self
         finally:
             self._pool = None
+            await self.second_loop.close()
             await pool.close(timeout=_CLOSE_SECONDS)
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, patience_seconds: float = 5.0) -> T:

@@ -54,6 +54,7 @@ class LangGraphAgent:
 
     async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
         saver = FencedSaver(database, _lease(run))
+        await saver.rewind(str(run.thread_id))
         latest = await saver.aget_tuple(_config(run))
         return await surviving(items, _looking(saver, run, latest)) if _is_of(latest, run) else ()
 
@@ -82,6 +83,8 @@ class Performance:
 
     async def run(self) -> None:
         run = self._stage.run
+        if run.attempt > 1:
+            await self.saver.rewind(str(run.thread_id))
         latest = await self.saver.aget_tuple(_config(run))
         if latest is not None and _is_of(latest, run):
             self.saver.latest_id = latest.checkpoint["id"]
