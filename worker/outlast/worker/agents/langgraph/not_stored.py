@@ -9,6 +9,18 @@ from outlast.agent import AgentError
 CODE = "state_not_stored"
 
 
+class NotStoredError(AgentError, AttributeError):
+    """A value was used that had not been stored. It is no mistake to ask whether it has an attribute (`hasattr`)."""
+
+    def __init__(self, channel: str, kind: str) -> None:
+        super().__init__(
+            f"The channel {channel!r} held a {kind}, which cannot be stored with the conversation's state and is gone. "
+            "Make it plain data (or a dataclass or pydantic model of plain data), or annotate the channel with "
+            "langgraph.channels.UntrackedValue and set it in each run.",
+            code=CODE,
+        )
+
+
 class NotStored:
     """In place of a value of this ``channel``, which was a ``kind`` (the name of its type).
 
@@ -28,23 +40,14 @@ class NotStored:
         return f"<{self.fields['kind']} of the channel {self.fields['channel']}, not stored>"
 
     def __getattr__(self, name: str) -> NoReturn:
-        # Those that serialisers, tracers and pydantic look for in any object, to see what it is.
-        if name.startswith("__") or name in ("model_dump", "get_secret_value", "dict", "to_json", "lc_serializable"):
+        if name.startswith("__"):
             raise AttributeError(name)
         self._fail()
 
     def _fail(self, *_: Any) -> NoReturn:
-        raise AgentError(_explanation(self.fields["channel"], self.fields["kind"]), code=CODE)
+        raise NotStoredError(self.fields["channel"], self.fields["kind"])
 
     __str__ = __format__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __setitem__ = _fail
     __call__ = __enter__ = __int__ = __float__ = __index__ = __neg__ = __invert__ = _fail
     __lt__ = __le__ = __gt__ = __ge__ = _fail
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __or__ = __ror__ = __and__ = _fail
-
-
-def _explanation(channel: str, kind: str) -> str:
-    return (
-        f"The channel {channel!r} held a {kind}, which cannot be stored with the conversation's state and is gone. "
-        "Make it plain data (or a dataclass or pydantic model of plain data), or annotate the channel with "
-        "langgraph.channels.UntrackedValue and set it in each run."
-    )
