@@ -93,7 +93,7 @@ async def test_a_run_completes_with_a_value_that_cannot_be_stored(settings: Sett
     assert first.output_text == again.output_text == "3 rows of 'a\\x00b\\ud83d'"
     told = [entry for entry in logs if entry["event"] == "checkpoint.value_not_stored"]
     assert [(entry["channel"], entry["type"]) for entry in told] == [("frame", "Frame")] * 2
-    assert (missed.status, missed.error.code) == ("failed", "state_not_stored")
+    assert missed.error is not None and (missed.status, missed.error.code) == ("failed", "state_not_stored")
     assert "channel 'frame' held a Frame" in missed.error.message and "UntrackedValue" in missed.error.message
 
 
@@ -156,7 +156,7 @@ async def test_the_artifact_of_a_tool_is_left_out_and_the_tool_is_not_called_aga
 
     graph = calling(RuleModel(answer=rule), query)
 
-    async def wait(_state: Conversation) -> None:
+    async def wait(state: Conversation) -> None:
         await gate.wait()
 
     graph.add_node("wait", wait)
@@ -182,11 +182,11 @@ async def test_a_finished_task_whose_result_was_not_stored_is_run_again(settings
     begun: list[str] = []
     gate = asyncio.Event()
 
-    async def loads(_state: State) -> Any:
+    async def loads(state: State) -> Any:
         begun.append("loads")
         return {"frame": Frame(3)}
 
-    async def waits(_state: State) -> None:
+    async def waits(state: State) -> None:
         begun.append("waits")
         await gate.wait()
 

@@ -66,19 +66,19 @@ class Dispatcher:
         self._held.add(executor)
         self._background.start(self._claim_quietly())
 
-    def lost(self, executor: Executor, cause: str, culprits: AbstractSet[Lease], *, blocked: bool = False) -> None:
+    def lost(self, executor: Executor, cause: str, culprits: AbstractSet[Lease], *, stall: str | None = None) -> None:
         """It died, and took its attempts with it: their runs go back to the head of the queue at once.
 
-        The culprits, as far as it had them, are charged. ``blocked``: it was killed because one of them held up the
-        others, which get back the time that they have lost.
+        The culprits, as far as it had them, are charged. ``stall``: the cause for them alone, when it was killed because
+        one of them held up the others. These get back the time that they have lost.
         """
         held, now = self._held.remove(executor), time.monotonic()
         self._counters["child_deaths"] += 1
-        self._counters["stalls"] += blocked
+        self._counters["stalls"] += stall is not None
         if charged := held.keys() & culprits:
-            self._returns.start(charged, cause, charge=True)
+            self._returns.start(charged, stall or cause, charge=True)
         if others := held.keys() - culprits:
-            lost = {lease: now - held[lease] for lease in others} if blocked else {}
+            lost = {lease: now - held[lease] for lease in others} if stall else {}
             self._returns.start(others, cause, refunds=lost)
 
     def worn(self, by: str) -> None:

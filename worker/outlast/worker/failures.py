@@ -12,6 +12,7 @@ from outlast.shared.domain.retry import Backoff, RetryPolicy, back_off
 from outlast.shared.domain.runs import Run
 from outlast.shared.settings import Settings
 
+from . import stalls
 from .transient import transient
 
 log = structlog.get_logger()
@@ -42,9 +43,11 @@ def given_up(run: Run, settings: Settings) -> AgentError | None:
         how = f"{others} of its attempts ended with their worker (OUTLAST_MAX_TAKEOVERS"
     else:
         return None
-    return AgentError(
-        f"The run was given up: {how}; the last of them: {run.last_cause}).", code="max_attempts_exceeded"
+    place = stalls.place_in(run.last_cause)
+    last, more = (
+        (stalls.CAUSE, f" {stalls.explanation(place, settings.stall_seconds)}") if place else (run.last_cause, "")
     )
+    return AgentError(f"The run was given up: {how}; the last of them: {last}).{more}", code="max_attempts_exceeded")
 
 
 def _others_ended(run: Run) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sysconfig
 import time
 from collections.abc import Set as AbstractSet
 
 import structlog
 
+import outlast
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
+from outlast.worker import stalls
 from outlast.worker.dispatcher import Dispatcher
 from outlast.worker.pulse import Watch
 
@@ -21,7 +24,6 @@ log = structlog.get_logger()
 
 _EXIT_SECONDS = 3.0
 _LOOKS = 10  # at a loop, in the time after which it counts as stalled
-_STALLED = "child_stalled"
 
 
 class Life:
@@ -34,6 +36,7 @@ class Life:
         self._settings = settings
         self._dispatcher = dispatcher
         self._stalled_by: frozenset[Lease] | None = None
+        self._stalled_at: str | None = None
         self._stopping = False
 
     async def run(self) -> None:
@@ -60,7 +63,8 @@ class Life:
             return
         if self._stalled_by is not None:
             self.explained = True
-            self._dispatcher.lost(self.child, _STALLED, self._stalled_by, blocked=True)
+            cause = stalls.cause_at(self._stalled_at)
+            self._dispatcher.lost(self.child, stalls.CAUSE, self._stalled_by, stall=cause)
             return
         executing = self._executing & held
         self.explained = bool(executing) or self.child.worn.is_set()
@@ -101,10 +105,29 @@ class Life:
         on_loop = self.child.marks.on_loop
         culprit = on_loop or await at_work(self.child.pid, self.child.marks.in_threads)
         stacks = await self.child.stacks()
-        run = response_id(culprit.run_id) if culprit else None
-        log.error("child.stalled", pid=self.child.pid, run=run, attempt=culprit and culprit.attempt, stacks=stacks)
+        place = self._place(stacks, on_loop=on_loop is not None) if culprit else None
+        log.error(
+            "child.stalled",
+            pid=self.child.pid,
+            run=response_id(culprit.run_id) if culprit else None,
+            attempt=culprit and culprit.attempt,
+            where=place,
+            reason=place and stalls.explanation(place, self._settings.stall_seconds),
+            stacks=stacks,
+        )
+        self._stalled_at = place
         self._stalled_by = frozenset([culprit] if culprit else ())
         self.child.kill()
+
+    def _place(self, stacks: str, *, on_loop: bool) -> str | None:
+        """Where in the agent's own files its code was."""
+        own = {target.partition(":")[0].partition(".")[0] for target in self._settings.agents.values()}
+        return stalls.place_of(stacks, on_loop=on_loop, foreign=_folders(), own=own)
+
+
+def _folders() -> list[str]:
+    """Where code is that no agent's author has written."""
+    return [*outlast.__path__, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
 
 
 def _cause(code: int | None) -> str:
