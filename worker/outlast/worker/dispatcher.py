@@ -69,8 +69,8 @@ class Dispatcher:
     def lost(self, executor: Executor, cause: str, culprits: AbstractSet[Lease], *, stall: str | None = None) -> None:
         """It died, and took its attempts with it: their runs go back to the head of the queue at once.
 
-        The culprits, as far as it had them, are charged. ``stall``: the cause for them alone, when it was killed because
-        one of them held up the others. These get back the time that they have lost.
+        The culprits, as far as it had them, are charged. ``stall``: the cause for them alone, when it was killed
+        because one of them held up the others. These get back the time that they have lost.
         """
         held, now = self._held.remove(executor), time.monotonic()
         self._counters["child_deaths"] += 1
