@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
+from langgraph.constants import TAG_NOSTREAM
 from langgraph.types import Command
 from pydantic_core import to_jsonable_python
 
 from outlast.agent import Reasoning, Text, ToolCall, Usage
+
+_HIDDEN = {TAG_NOSTREAM, "nostream", "langsmith:nostream"}  # LangGraph's tag, under its names of several releases
+
+
+def is_hidden(*tags: Collection[str] | None) -> bool:
+    """Tell whether a model with these tags is not to be heard."""
+    return not _HIDDEN.isdisjoint(tag for given in tags for tag in given or ())
 
 
 def pieces(message: AIMessage, key: str) -> Iterator[Text | Reasoning]:
