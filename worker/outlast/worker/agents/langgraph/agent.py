@@ -22,12 +22,13 @@ from outlast.shared.output.items import Item, Path
 from outlast.shared.store import runs, threads
 from outlast.shared.wire import from_json
 from outlast.worker import recording
-from outlast.worker.stage import Drained, Stage
+from outlast.worker.stage import Drained, Stage, items_of
 
 from . import speech
 from .asked import Asked
 from .callbacks import Callbacks
-from .conversation import answering, to_messages, unknown_answers, unseen
+from .conversation import to_messages
+from .history import answering, has_unknown_turns, questions, unknown_answers, unseen
 from .saver import FencedSaver
 from .spans import Spans
 from .survival import Look, Reached, surviving
@@ -148,7 +149,8 @@ class Performance:
         snapshot: Any = await self._graph.aget_state(config)
         state = convert_to_messages(snapshot.values.get("messages") or [])  # a graph may keep them as dicts
         given = to_messages(self._stage.request.input, run.run_id.hex)
-        new = unseen(given, state, await self._made_in_this_thread() if state else ())
+        asked_before = await self._asked_before() if snapshot.metadata and has_unknown_turns(given, state) else ()
+        new = unseen(given, state, await self._made_in_this_thread() if state else (), asked_before)
         if unknown_answers(new, state):  # a graph within the graph has called, and its state ended with the run
             new = [*await self._called_by(_run_id(snapshot.metadata)), *new]
         if unknown := unknown_answers(new, state):
@@ -163,6 +165,14 @@ class Performance:
             return []
         output: list[dict[str, Any]] = from_json(earlier.response)["output"]
         return to_messages([item for item in output if item["type"] == "function_call"], earlier.run_id.hex)
+
+    async def _asked_before(self) -> list[str]:
+        """The questions of the request before this one, where the state may have forgotten them."""
+        run = self._stage.run
+        text = await self._stage.database.run(lambda c: threads.earlier_request(c, run.run_id, run.previous_run_id))
+        if text is None:
+            return []
+        return questions(to_messages(items_of(from_json(text)), ""))
 
     async def _made_in_this_thread(self) -> set[str]:
         """Ids of those of the request's items that runs of its thread have made."""

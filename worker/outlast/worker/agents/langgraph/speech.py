@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -62,6 +63,19 @@ def calls(message: AIMessage) -> Iterator[ToolCall]:
     for call in message.tool_calls:
         if call["id"]:
             yield ToolCall(call["name"], call["args"], call["id"])
+
+
+def wire_call_ids(message: AIMessage) -> list[str]:
+    """Return the id under which clients know each tool call of a message: the model's own where it tells calls apart.
+
+    Some models give no ids, or one id to several calls. The second of them, and one without, is named by its place.
+    """
+    told: list[str] = []
+    for place, call in enumerate(message.tool_calls):
+        own = call["id"] or ""
+        named = f"{message.id}:{place}".encode()
+        told.append(own if own and own not in told else f"call_{hashlib.sha256(named).hexdigest()[:24]}")
+    return told
 
 
 def id_of(message: BaseMessage) -> str:
