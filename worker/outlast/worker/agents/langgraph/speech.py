@@ -119,10 +119,13 @@ def values_in(result: Any) -> dict[str, Any]:
             outputs, structured = written.get("custom_outputs"), written.get("structured_response")
         case _:
             outputs, structured = getattr(result, "custom_outputs", None), getattr(result, "structured_response", None)
-    values = cast("dict[str, Any]", outputs) if isinstance(outputs, dict) else {}
-    if structured is None:
-        return values
-    return {**values, "structured_response": to_jsonable_python(structured, fallback=str)}
+    values = as_json(outputs) if isinstance(outputs, dict) else {}
+    return values if structured is None else {**values, "structured_response": as_json(structured)}
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as JSON can hold it: numbers that are none as null, and as text what it has no form for."""
+    return to_jsonable_python(value, fallback=str, inf_nan_mode="null", bytes_mode="base64")
 
 
 def _whole(messages: Any) -> Any:
