@@ -19,6 +19,7 @@ from outlast.shared.domain.retry import RetryPolicy
 from outlast.shared.domain.runs import Durability, Isolation, MultitaskStrategy
 
 from .fields import CONFIG_FILE, SettingsError, plain
+from .graphs import GraphSettings
 from .lakebase import LakebaseSettings
 
 ISOLATED_QUEUE = "isolated"
@@ -27,7 +28,7 @@ _MAX_RETRIES = 3
 _TASK_TIMEOUT_SECONDS = 3600
 
 
-class Settings(LakebaseSettings, BaseSettings):
+class Settings(GraphSettings, LakebaseSettings, BaseSettings):
     """One frozen object. Units are in the names; relations between settings are checked."""
 
     model_config = SettingsConfigDict(

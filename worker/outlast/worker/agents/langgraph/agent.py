@@ -8,9 +8,9 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.errors import GraphDrained
+from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
 
 from outlast.agent import AgentError, State, find_idempotency_key
@@ -19,6 +19,7 @@ from outlast.shared.connections import Database
 from outlast.shared.domain.ids import parse_item_id
 from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.output.items import Item, Path
+from outlast.shared.settings import GraphOptions
 from outlast.shared.store import runs, threads
 from outlast.shared.wire import from_json
 from outlast.worker import recording
@@ -29,7 +30,11 @@ from .asked import Asked
 from .callbacks import Callbacks
 from .conversation import to_messages
 from .history import answering, has_unknown_turns, questions, unknown_answers, unseen
+from .recursion import limit_exceeded
+from .result import Said, answer
 from .saver import FencedSaver
+from .serving import Serving
+from .shape import Shape
 from .spans import Spans
 from .survival import Look, Reached, surviving
 
@@ -44,11 +49,14 @@ _NO_RESULTS = {"__error__", "__error_source_node__", "__interrupt__", "__resume_
 
 
 class LangGraphAgent:
-    """Any graph with ``messages`` in its state. A later attempt goes on from the run's own last checkpoint."""
+    """Any graph. A later attempt goes on from the run's own last checkpoint."""
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: Any, options: GraphOptions | None = None) -> None:
         """Takes a compiled graph or a builder. A checkpointer it was compiled with is replaced by ours."""
-        self._graph = graph.compile() if hasattr(graph, "compile") else graph
+        self._serving = Serving.of(graph, options or GraphOptions())
+
+    def __str__(self) -> str:
+        return str(self._serving)
 
     async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
         saver = FencedSaver(database, _lease(run))
@@ -56,7 +64,7 @@ class LangGraphAgent:
         return await surviving(items, _looking(saver, run, latest)) if _is_of(latest, run) else ()
 
     async def execute(self, stage: Stage) -> None:
-        performance = Performance(self._graph, stage)
+        performance = Performance(self._serving, stage)
         try:
             await performance.run()
         finally:
@@ -66,12 +74,14 @@ class LangGraphAgent:
 class Performance:
     """One attempt at one run of a graph."""
 
-    def __init__(self, graph: Any, stage: Stage) -> None:
+    def __init__(self, serving: Serving, stage: Stage) -> None:
+        self._serving = serving
         self._stage = stage
         self.saver = FencedSaver(stage.database, _lease(stage.run), stage.lost, stage.context.user_token)
-        self._graph = graph.copy(update={"checkpointer": self.saver})
+        self._graph = serving.graph.copy(update={"checkpointer": self.saver})
         self._control = RunControl()
         self._called_client = False
+        self._said = Said(stage.surviving)
         said = [item.origin.key for item in stage.surviving if item.origin.key]
         self._callbacks = Callbacks(self, said)
         self._asked = Asked(stage.request, self._callbacks.inside_tool)
@@ -82,10 +92,11 @@ class Performance:
         if latest is not None and _is_of(latest, run):
             self.saver.latest_id = latest.checkpoint["id"]
             await self._resume(latest)
-            return
-        base = await self._base(latest)
-        config = _config(run, **({"checkpoint_id": base} if base else {}))
-        await self._stream({"messages": await self._new_messages(config), **self._inputs()}, config)
+        else:
+            base = await self._base(latest)
+            config = _config(run, **({"checkpoint_id": base} if base else {}))
+            await self._stream(self._serving.shape.asked(await self._new_messages(config), self._inputs()), config)
+        await self._conclude(latest)
 
     async def _resume(self, latest: CheckpointTuple) -> None:
         """Go on from the run's own last checkpoint. What it has asked of the client is not asked by the model again."""
@@ -97,19 +108,25 @@ class Performance:
 
     async def _stream(self, given: Any, config: dict[str, Any]) -> None:
         spans = _spans()
+        given_context = self._serving.context.given(self._stage.request, self._stage.context)
         config["callbacks"] = [self._callbacks, *spans, *recording.callbacks()]
         config["metadata"] = {_RUN_ID: str(self._stage.run.run_id)}
         config["configurable"] |= {
+            **given_context.configurable,
+            "store": self._graph.store,
             "user_id": self._stage.context.principal,
             "outlast_request": self._stage.request,
             "outlast_context": self._stage.context,
         }
+        if self._serving.recursion_limit is not None:
+            config["recursion_limit"] = self._serving.recursion_limit
         find_idempotency_key.set(self._idempotency_key)
         self._stage.when_draining(lambda: self._control.request_drain("worker_drained"))
         with self._asked.applied():
             steps = self._graph.astream(
                 given,
                 config,
+                context=given_context.context,
                 stream_mode="updates",
                 durability=self._stage.durability.value,
                 control=self._control,
@@ -117,6 +134,8 @@ class Performance:
             try:
                 async for update in steps:
                     await self._see(update)
+            except GraphRecursionError as error:
+                raise limit_exceeded(error) from error
             except GraphDrained:
                 if not self._called_client:  # else the run is at its end: the client has to answer first
                     raise Drained from None
@@ -131,6 +150,22 @@ class Performance:
             log.warning("agent.interrupted", reason="nothing can answer an interrupt() yet: the run completes")
         if "__metadata__" in update:  # from a cache: nothing is called that could tell
             await self._stage.emit(State(speech.values_in(list(update.values()))))
+
+    async def _conclude(self, earlier: CheckpointTuple | None) -> None:
+        """Say the answer, where it is not what the graph's messages have said."""
+        shape = self._serving.shape
+        if shape.is_said or self._called_client:
+            return
+        snapshot: Any = await self._graph.aget_state(_config(self._stage.run))
+        if snapshot.next:  # it waits for somebody: what is there is of an earlier run
+            return
+        ended_before = (
+            earlier is not None and snapshot.config["configurable"]["checkpoint_id"] == earlier.checkpoint["id"]
+        )
+        known = () if ended_before else _kept(shape, {}, earlier)
+        key = f"{self._stage.run.run_id.hex}-answer"
+        for piece in answer(shape.answer(snapshot.values), self._said, known, key):
+            await self._stage.emit(piece)
 
     # -- where it goes on, and with what -------------------------------------------------------------------------------
 
@@ -147,7 +182,10 @@ class Performance:
     async def _new_messages(self, config: dict[str, Any]) -> list[BaseMessage]:
         run = self._stage.run
         snapshot: Any = await self._graph.aget_state(config)
-        state = convert_to_messages(snapshot.values.get("messages") or [])  # a graph may keep them as dicts
+        is_function = self._serving.shape.kind == "entrypoint"
+        state = _kept(
+            self._serving.shape, snapshot.values, await self.saver.aget_tuple(config) if is_function else None
+        )
         given = to_messages(self._stage.request.input, run.run_id.hex)
         asked_before = await self._asked_before() if snapshot.metadata and has_unknown_turns(given, state) else ()
         new = unseen(given, state, await self._made_in_this_thread() if state else (), asked_before)
@@ -195,9 +233,11 @@ class Performance:
     # -- what the callbacks tell goes here ----------------------------------------------------------------------------
 
     async def emit(self, emission: object, path: Path = ()) -> None:
+        self._said.hear(emission)
         await self._stage.emit(emission, path)
 
     async def retract(self, key: str) -> None:
+        self._said.forget(key)
         await self._stage.retract(key)
 
     async def flush(self) -> None:
@@ -236,6 +276,10 @@ def _looking(saver: FencedSaver, run: Run, latest: CheckpointTuple | None) -> Lo
         return looked[namespace]
 
     return look
+
+
+def _kept(shape: Shape, values: Any, found: CheckpointTuple | None) -> list[BaseMessage]:
+    return shape.remembered(values, found.checkpoint["channel_values"] if found else {})
 
 
 def _lease(run: Run) -> Lease:

@@ -111,7 +111,8 @@ def open_calls(state: Sequence[BaseMessage]) -> dict[str, OpenCall]:
 def _unanswered(message: AIMessage, answered: list[str]) -> dict[str, OpenCall]:
     """Of several calls with one id the first ones have been answered."""
     waiting: dict[str, OpenCall] = {}
-    for place, (call, told) in enumerate(zip(message.tool_calls, wire_call_ids(message), strict=True)):
+    calls = zip(message.tool_calls, wire_call_ids(message), strict=False)  # those that are no JSON come after them
+    for place, (call, told) in enumerate(calls):
         own_id = call["id"] or ""
         if own_id in answered:
             answered.remove(own_id)
