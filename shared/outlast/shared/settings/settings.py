@@ -18,6 +18,7 @@ from outlast.shared.cores import cores
 from outlast.shared.domain.retry import RetryPolicy
 from outlast.shared.domain.runs import Durability, Isolation, MultitaskStrategy
 
+from . import graph_files
 from .fields import CONFIG_FILE, SettingsError, plain
 from .graphs import GraphSettings
 from .lakebase import LakebaseSettings
@@ -50,7 +51,7 @@ class Settings(GraphSettings, LakebaseSettings, BaseSettings):
     db_schema: str = Field(default="outlast", validation_alias=AliasChoices("OUTLAST_SCHEMA", "schema"))
     """The Postgres schema. Names on Redis and NOTIFY channels carry it, so two Outlasts may share both servers."""
     agents: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict[str, str])
-    """name -> module:attribute; the first is the default."""
+    """name -> module:attribute or ./file.py:attribute, or all graphs of a langgraph.json; the first is the default."""
     strict_models: bool = False
     """Refuse a ``model`` that names no agent, rather than run the default agent."""
     auth: Literal["none", "api_keys", "databricks"] | None = None
@@ -165,16 +166,24 @@ class Settings(GraphSettings, LakebaseSettings, BaseSettings):
     def _parse_agents(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        pairs = [entry.partition("=") for entry in value.split(",") if entry.strip()]
-        return {name.strip(): target.strip() for name, _, target in pairs}
+        agents: dict[str, str] = {}
+        for entry in filter(None, map(str.strip, value.split(","))):
+            if "=" not in entry and graph_files.is_graph_file(entry):
+                agents |= graph_files.agents_in(entry)
+            else:
+                name, _, target = entry.partition("=")
+                agents[name.strip()] = target.strip()
+        return agents
 
     @field_validator("agents")
     @classmethod
     def _check_agents(cls, agents: dict[str, str]) -> dict[str, str]:
         for name, target in agents.items():
-            module, _, attribute = target.partition(":")
-            if not (name and module and attribute):
-                raise ValueError(f"{name or '(no name)'}={target}: write name=module:attribute")
+            if not (name and all(target.rpartition(":"))):
+                raise ValueError(
+                    f"{name or '(no name)'}={target}: write name=module:attribute, name=./file.py:attribute, "
+                    "or langgraph.json for all graphs of that file"
+                )
         return agents
 
     @field_validator("queues", "preload", "admins", mode="before")

@@ -13,7 +13,7 @@ from typing import Any, cast
 from outlast.agent import AgentError
 from outlast.shared.settings import GraphOptions, SettingsError
 
-from . import function
+from . import function, targets
 from .adapter import Adapter
 
 Options = Callable[[str], GraphOptions]
@@ -21,7 +21,7 @@ _LANGGRAPH = "outlast.worker.agents.langgraph"  # loaded only for an agent that 
 
 
 @asynccontextmanager
-async def loaded(targets: Mapping[str, str], options: Options = GraphOptions) -> AsyncGenerator[dict[str, Adapter]]:
+async def loaded(named: Mapping[str, str], options: Options = GraphOptions) -> AsyncGenerator[dict[str, Adapter]]:
     """The agents by name, for as long as the context is open. ``options`` tells what is set for graphs, by agent.
 
     Importable from the working directory and PYTHONPATH. Raises SettingsError, naming what is wrong.
@@ -29,7 +29,7 @@ async def loaded(targets: Mapping[str, str], options: Options = GraphOptions) ->
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     async with AsyncExitStack() as stack:
-        yield {name: await adapted(name, _find(name, target), stack, options) for name, target in targets.items()}
+        yield {name: await adapted(name, targets.find(name, target), stack, options) for name, target in named.items()}
 
 
 async def adapted(name: str, found: object, stack: AsyncExitStack, options: Options = GraphOptions) -> Adapter:
@@ -46,25 +46,6 @@ async def adapted(name: str, found: object, stack: AsyncExitStack, options: Opti
         f"Agent {name} is {type(found).__name__}, not an agent: name a LangGraph graph, a function that makes one, "
         "or `async def agent(request, context)` that yields what outlast.agent describes"
     )
-
-
-def _find(name: str, target: str) -> object:
-    module_name, _, attribute = target.partition(":")
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise SettingsError(
-                f"Agent {name}: there is no module {error.name!r} (looked in {os.getcwd()} and on PYTHONPATH)"
-            ) from None
-        raise SettingsError(f"Agent {name}: importing {module_name} failed: {error}") from error
-    except Exception as error:
-        raise SettingsError(f"Agent {name}: importing {module_name} raised {type(error).__name__}: {error}") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise SettingsError(f"Agent {name}: {module_name} has no attribute {attribute!r}")
-        found = getattr(found, part)
-    return found
 
 
 def _is_graph(found: object) -> bool:
