@@ -9,6 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.func import entrypoint
 from langgraph.graph import START, MessagesState, StateGraph, add_messages
+from langgraph.managed import IsLastStep
 from pydantic import BaseModel
 
 from outlast.agent import Close, Text
@@ -59,6 +60,10 @@ class Unusual:
     changeme: str = "example"
 
 
+class Managed(MessagesState):
+    is_last_step: IsLastStep
+
+
 class Internal(Both):
     messages: Annotated[list[AnyMessage], add_messages]
 
@@ -75,6 +80,7 @@ def shape(made: Any, **options: Any) -> Shape:
     ("made", "told", "given"),
     [
         (graph(MessagesState), "graph: messages", {"messages": ASKED}),
+        (graph(Managed), "graph: messages", {"messages": ASKED}),
         (graph(Both), "graph: question -> answer", {"question": "two"}),
         (graph(Internal, input_schema=Question, output_schema=Answer), "graph: question -> answer",
          {"question": "two"}),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
+from langgraph.channels.base import BaseChannel
 from langgraph.constants import END
 from pydantic import BaseModel
 from typing_extensions import is_typeddict
@@ -80,7 +81,7 @@ def shape_of(graph: Any, options: GraphOptions) -> Shape:
     if PREVIOUS in graph.channels and graph.output_channels == END:
         return _entrypoint(graph, options)
     takes, gives = _fields(graph)
-    hints = {name: graph.channels[name].ValueType for name in graph.channels if name in {*takes, *gives, MESSAGES}}
+    hints = {name: graph.channels[name].ValueType for name in takes}
     field = _chosen(options.input, takes, QUESTIONS)
     output, is_said = _output(graph, options, gives, field)
     if field is None or (output is None and not is_said):
@@ -109,7 +110,8 @@ def _fields(graph: Any) -> tuple[list[str], list[str]]:
     if builder is None:  # made of nodes and channels by hand
         return _listed(graph.input_channels), _listed(graph.output_channels)
     taken, given = builder.schemas[builder.input_schema], builder.schemas[builder.output_schema]
-    return [name for name in taken if name in graph.channels], [name for name in given if name in graph.channels]
+    kept = {name for name, channel in graph.channels.items() if isinstance(channel, BaseChannel)}  # others are managed
+    return [name for name in taken if name in kept], [name for name in given if name in kept]
 
 
 def _listed(channels: str | Sequence[str]) -> list[str]:
