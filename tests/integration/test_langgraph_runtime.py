@@ -42,7 +42,7 @@ def told(text: object) -> dict[str, Any]:
 
 
 def in_a_mood(state: Conversation, runtime: Runtime[Mood], config: RunnableConfig) -> dict[str, Any]:
-    return told(f"{runtime.context.tone}/{config['configurable']['tone']} " * runtime.context.repeat)
+    return told(f"{runtime.context.tone}/{config.get('configurable', {})['tone']} " * runtime.context.repeat)
 
 
 async def test_a_context_has_its_defaults_and_what_the_request_or_the_settings_say(settings: Settings) -> None:
@@ -86,7 +86,7 @@ async def test_a_graph_without_a_store_shares_that_of_its_process_which_says_onc
     memory.store_of_process.cache_clear()
 
     async def count(state: Conversation, runtime: Runtime, config: RunnableConfig) -> dict[str, Any]:
-        assert runtime.store is get_store() is config["configurable"]["store"]
+        assert runtime.store is get_store() is config.get("configurable", {})["store"]
         assert runtime.store is not None
         found = await runtime.store.aget(("counts",), "n")
         number = (found.value["n"] if found else 0) + 1
@@ -109,7 +109,7 @@ async def test_a_graphs_own_store_is_the_one_it_finds(settings: Settings) -> Non
     own.put(("a",), "k", {"v": "mine"})
 
     async def read(state: Conversation, runtime: Runtime, config: RunnableConfig) -> dict[str, Any]:
-        assert runtime.store is config["configurable"]["store"] is own
+        assert runtime.store is config.get("configurable", {})["store"] is own
         return told(own.get(("a",), "k").value["v"])  # type: ignore[union-attr]
 
     assert summary(await ask(settings, speaking(read).compile(store=own))) == ["mine"]

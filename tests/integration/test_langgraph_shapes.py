@@ -95,7 +95,7 @@ async def think(text: str) -> AIMessage:
 
 @entrypoint()
 async def remembering(inputs, *, previous=None):
-    messages = add_messages((previous or {"messages": []})["messages"], inputs["messages"])
+    messages: Any = add_messages((previous or {"messages": []})["messages"], inputs["messages"])
     said = await think(f"{len(messages)} messages")
     return entrypoint.final(value={"messages": [said]}, save={"messages": [*messages, said]})
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from outlast.agent import Close, Text
 from outlast.shared.settings import GraphOptions, SettingsError
-from outlast.worker.agents.langgraph.result import Said, answer
+from outlast.worker.agents.langgraph.result import Said, unsaid
 from outlast.worker.agents.langgraph.shape import Shape, shape_of
 
 ASKED = [HumanMessage("one"), AIMessage("said"), HumanMessage("two")]
@@ -208,7 +208,7 @@ def test_functions_of_unusual_classes_need_a_setting_too() -> None:
     ],
 )
 def test_what_a_function_returns_is_said_as_what_it_is(value: Any, said: list[str]) -> None:
-    emissions = list(answer(value, Said([]), [AIMessage("", id="kept")], "key"))
+    emissions = list(unsaid(value, Said([]), [AIMessage("", id="kept")], "key"))
 
     assert [piece.delta for piece in emissions if isinstance(piece, Text)] == said
     assert sum(isinstance(piece, Close) for piece in emissions) == len(said)
@@ -219,8 +219,8 @@ def test_what_a_model_has_said_already_is_not_said_again() -> None:
     for delta in ("All ", "of it."):
         told.hear(Text(delta, "m1"))
 
-    assert list(answer("All of it.\n", told, [], "key")) == []
-    assert list(answer(AIMessage("All of it.", id="copy"), told, [], "key")) == []
-    assert list(answer([AIMessage("changed", id="m1")], told, [], "key")) == []
+    assert list(unsaid("All of it.\n", told, [], "key")) == []
+    assert list(unsaid(AIMessage("All of it.", id="copy"), told, [], "key")) == []
+    assert list(unsaid([AIMessage("changed", id="m1")], told, [], "key")) == []
     told.forget("m1")
-    assert list(answer("All of it.", told, [], "key")) == [Text("All of it.", "key"), Close("key")]
+    assert list(unsaid("All of it.", told, [], "key")) == [Text("All of it.", "key"), Close("key")]

@@ -29,7 +29,7 @@ _MAX_RETRIES = 3
 _TASK_TIMEOUT_SECONDS = 3600
 
 
-class Settings(GraphSettings, LakebaseSettings, BaseSettings):
+class Settings(LakebaseSettings, GraphSettings, BaseSettings):  # type: ignore[override]  # pydantic merges model_config
     """One frozen object. Units are in the names; relations between settings are checked."""
 
     model_config = SettingsConfigDict(

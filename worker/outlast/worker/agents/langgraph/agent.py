@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import structlog
 from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
@@ -34,7 +35,6 @@ from .recursion import limit_exceeded
 from .result import Said, answer
 from .saver import FencedSaver
 from .serving import Serving
-from .shape import Shape
 from .spans import Spans
 from .survival import Look, Reached, surviving
 
@@ -153,18 +153,11 @@ class Performance:
 
     async def _conclude(self, earlier: CheckpointTuple | None) -> None:
         """Say the answer, where it is not what the graph's messages have said."""
-        shape = self._serving.shape
+        shape, config = self._serving.shape, _config(self._stage.run)
         if shape.is_said or self._called_client:
             return
-        snapshot: Any = await self._graph.aget_state(_config(self._stage.run))
-        if snapshot.next:  # it waits for somebody: what is there is of an earlier run
-            return
-        ended_before = (
-            earlier is not None and snapshot.config["configurable"]["checkpoint_id"] == earlier.checkpoint["id"]
-        )
-        known = () if ended_before else _kept(shape, {}, earlier)
         key = f"{self._stage.run.run_id.hex}-answer"
-        for piece in answer(shape.answer(snapshot.values), self._said, known, key):
+        for piece in answer(shape, await self._graph.aget_state(config), earlier, self._said, key):
             await self._stage.emit(piece)
 
     # -- where it goes on, and with what -------------------------------------------------------------------------------
@@ -182,10 +175,8 @@ class Performance:
     async def _new_messages(self, config: dict[str, Any]) -> list[BaseMessage]:
         run = self._stage.run
         snapshot: Any = await self._graph.aget_state(config)
-        is_function = self._serving.shape.kind == "entrypoint"
-        state = _kept(
-            self._serving.shape, snapshot.values, await self.saver.aget_tuple(config) if is_function else None
-        )
+        found = await self.saver.aget_tuple(cast("RunnableConfig", config))
+        state = self._serving.shape.remembered(snapshot.values, found)
         given = to_messages(self._stage.request.input, run.run_id.hex)
         asked_before = await self._asked_before() if snapshot.metadata and has_unknown_turns(given, state) else ()
         new = unseen(given, state, await self._made_in_this_thread() if state else (), asked_before)
@@ -208,9 +199,7 @@ class Performance:
         """The questions of the request before this one, where the state may have forgotten them."""
         run = self._stage.run
         text = await self._stage.database.run(lambda c: threads.earlier_request(c, run.run_id, run.previous_run_id))
-        if text is None:
-            return []
-        return questions(to_messages(items_of(from_json(text)), ""))
+        return questions(to_messages(items_of(from_json(text)), "")) if text else []
 
     async def _made_in_this_thread(self) -> set[str]:
         """Ids of those of the request's items that runs of its thread have made."""
@@ -276,10 +265,6 @@ def _looking(saver: FencedSaver, run: Run, latest: CheckpointTuple | None) -> Lo
         return looked[namespace]
 
     return look
-
-
-def _kept(shape: Shape, values: Any, found: CheckpointTuple | None) -> list[BaseMessage]:
-    return shape.remembered(values, found.checkpoint["channel_values"] if found else {})
 
 
 def _lease(run: Run) -> Lease:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
@@ -57,8 +57,8 @@ class ContextSchema:
         """Return what a run of this request is given. Raises AgentError, which names the fields that are wrong."""
         if self._schema is None:
             return Given(None, _configurable(self._set))
-        told = request.body.get("context")
-        sources: tuple[Any, ...] = (told if isinstance(told, Mapping) else {}, request.custom_inputs)
+        told: Any = request.body.get("context")
+        sources: list[Mapping[str, Any]] = [told if isinstance(told, dict) else {}, request.custom_inputs]
         values = self._set | {self._names[k]: v for source in sources for k, v in source.items() if k in self._names}
         known = {"user_id": context.principal, "thread_id": context.thread_id, "conversation_id": context.thread_id}
         values |= {name: known[name] for name in self._lacking(values) if name in known}
@@ -96,7 +96,7 @@ class ContextSchema:
         except (_Unfit, ValidationError) as error:
             wrong = _told(error) if isinstance(error, ValidationError) else error
             raise AgentError(f"The graph's context cannot be made. {wrong}.", code=CODE) from None
-        return self._schema(**valid) if dataclasses.is_dataclass(self._schema) else Present(valid)
+        return Present(valid) if not dataclasses.is_dataclass(self._schema) else cast("Any", self._schema)(**valid)
 
 
 class _Unfit(Exception):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
+from langgraph.checkpoint.base import CheckpointTuple
 
 from outlast.agent import Close, Reasoning, Text
 from outlast.shared.output.items import Item
 from outlast.shared.wire import to_json
 
 from . import speech
+from .shape import Shape
 
 
 class Said:
@@ -37,20 +39,40 @@ class Said:
         return key in self._pieces
 
 
-def answer(value: Any, said: Said, kept: Sequence[BaseMessage], key: str) -> Iterator[Text | Reasoning | Close]:
+def answer(
+    shape: Shape, snapshot: Any, earlier: CheckpointTuple | None, said: Said, key: str
+) -> Iterator[Text | Reasoning | Close]:
+    """Yield what is still to be said of a graph's answer, from its state at the end.
+
+    ``earlier`` is the checkpoint that this attempt went on from: the messages in it are not new.
+    """
+    if snapshot.next:  # it waits for somebody: what is there is of an earlier run
+        return
+    if earlier is not None and earlier.checkpoint["id"] == snapshot.config["configurable"]["checkpoint_id"]:
+        earlier = None  # it had come to its end in an earlier attempt
+    kept = shape.remembered({}, earlier)
+    yield from unsaid(shape.answer(snapshot.values), said, kept, key)
+
+
+def unsaid(value: Any, said: Said, kept: Sequence[BaseMessage], key: str) -> Iterator[Text | Reasoning | Close]:
     """Yield what of a graph's result is still to be said, a text under ``key``.
 
     A text is said as it is, and anything else as JSON; but of messages those that the model or the graph has made
     since the last question and that the thread had not ``kept`` before.
     """
     messages = _messages(value)
-    if messages is None:
-        text = "" if value is None else value if isinstance(value, str) else to_json(speech.as_json(value))
-        if text and not said.holds(text):
-            yield Text(text, key)
-            yield Close(key)
+    if messages is not None:
+        yield from _unsaid_messages(messages, said, {message.id for message in kept})
         return
-    known = {message.id for message in kept}
+    text = "" if value is None else value if isinstance(value, str) else to_json(speech.as_json(value))
+    if text and not said.holds(text):
+        yield Text(text, key)
+        yield Close(key)
+
+
+def _unsaid_messages(
+    messages: Sequence[BaseMessage], said: Said, known: Collection[str | None]
+) -> Iterator[Text | Reasoning | Close]:
     for message in _since_the_question(messages):
         own = speech.id_of(message)
         if isinstance(message, AIMessage) and not (own in known or said.has_key(own) or said.holds(message.text)):
@@ -67,8 +89,9 @@ def _messages(value: Any) -> list[BaseMessage] | None:
     """Return the messages that a result consists of; None when it is something else."""
     if isinstance(value, BaseMessage):
         return [value]
-    in_state = isinstance(value, Mapping) and "messages" in value
-    inner: Any = cast("Mapping[str, Any]", value)["messages"] if in_state else value
+    state: Mapping[str, Any] = cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+    in_state = "messages" in state
+    inner: object = state["messages"] if in_state else cast("object", value)
     if not isinstance(inner, list) or not (inner or in_state):
         return None
     several = cast("list[Any]", inner)

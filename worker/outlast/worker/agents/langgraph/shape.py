@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
-from langgraph.channels.base import BaseChannel
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.constants import END
 from pydantic import BaseModel
 from typing_extensions import is_typeddict
@@ -53,10 +53,11 @@ class Shape:
         given = {self.input: value, **inputs}
         return self.make(**given) if self.make else given
 
-    def remembered(self, values: Any, channels: Mapping[str, Any]) -> list[BaseMessage]:
-        """Return the messages that a thread has kept, in a graph's values or, for an entrypoint, its channels."""
-        kept = channels.get(PREVIOUS) if self.kind == "entrypoint" else values
-        inner: Any = cast("Mapping[str, Any]", kept).get(MESSAGES) if isinstance(kept, Mapping) else kept
+    def remembered(self, values: Any, checkpoint: CheckpointTuple | None) -> list[BaseMessage]:
+        """Return the messages that a thread has kept: in a graph's values, or where an entrypoint keeps them."""
+        if self.kind == "entrypoint":
+            values = checkpoint.checkpoint["channel_values"].get(PREVIOUS) if checkpoint else None
+        inner: Any = cast("Mapping[str, Any]", values).get(MESSAGES) if isinstance(values, Mapping) else values
         if isinstance(inner, BaseMessage):
             return [inner]
         try:  # a graph may keep them as dicts
@@ -110,7 +111,7 @@ def _fields(graph: Any) -> tuple[list[str], list[str]]:
     if builder is None:  # made of nodes and channels by hand
         return _listed(graph.input_channels), _listed(graph.output_channels)
     taken, given = builder.schemas[builder.input_schema], builder.schemas[builder.output_schema]
-    kept = {name for name, channel in graph.channels.items() if isinstance(channel, BaseChannel)}  # others are managed
+    kept = {name for name, channel in graph.channels.items() if hasattr(channel, "ValueType")}  # others are managed
     return [name for name in taken if name in kept], [name for name in given if name in kept]
 
 
@@ -183,7 +184,7 @@ def _class_fields(hint: Any) -> dict[str, Any]:
     if issubclass(hint, BaseModel):
         return {name: info.annotation for name, info in hint.model_fields.items()}
     try:
-        return get_type_hints(hint)
+        return get_type_hints(cast("Any", hint))
     except Exception:  # noqa: BLE001  # names that only type checkers know
         return dict(hint.__annotations__)
 

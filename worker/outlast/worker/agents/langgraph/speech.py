@@ -119,7 +119,7 @@ def values_in(result: Any) -> dict[str, Any]:
             outputs, structured = written.get("custom_outputs"), written.get("structured_response")
         case _:
             outputs, structured = getattr(result, "custom_outputs", None), getattr(result, "structured_response", None)
-    values = as_json(outputs) if isinstance(outputs, dict) else {}
+    values: dict[str, Any] = as_json(outputs) if isinstance(outputs, dict) else {}
     return values if structured is None else {**values, "structured_response": as_json(structured)}
 
 
