@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -11,10 +12,15 @@ from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph, add_messages
 from pydantic import BaseModel
 
+from outlast.shared.connections import Database
+from outlast.shared.domain.runs import Durability
 from outlast.shared.settings import Settings
 from tests.support.adder import ask, summary
 from tests.support.graphs import RuleModel, last_human
+from tests.support.log import check_log, stored_lines
+from tests.support.runs import take_first_attempts_over
 from tests.support.service import serving
+from tests.support.waiting import until
 
 
 class Question(TypedDict):
@@ -116,3 +122,47 @@ async def test_a_function_is_given_what_is_new_of_a_whole_history(settings: Sett
             history.append({"role": "assistant", "content": response.output_text})
 
     assert response.output_text in ("c after b after a after None", "About 5 messages.")
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+async def test_a_lost_run_says_its_answer_once(settings: Settings, database: Database, durability: Durability) -> None:
+    gate = asyncio.Event()
+    begun: list[str] = []
+
+    async def wait(state: Question) -> dict[str, Any]:
+        begun.append(state["question"])
+        await gate.wait()
+        return {"answer": f"about {state['question']}"}
+
+    @entrypoint()
+    async def waiting(topic: str, *, previous: str | None = None) -> str:
+        begun.append(topic)
+        await gate.wait()
+        return f"on {topic} after {previous}"
+
+    async def have_begun(times: int) -> None:
+        async def seen() -> bool:
+            return len(begun) == times
+
+        await until(seen)
+
+    keeping = settings.model_copy(update={"durability": {"*": durability}})
+    async with serving(keeping, {"graph": asking(wait), "function": waiting}) as service:
+        runs = [
+            (await service.openai.responses.create(input="a", model=model, background=True)).id
+            for model in ("graph", "function")
+        ]
+        await have_begun(2)
+        await take_first_attempts_over(database)
+        await have_begun(4)
+        gate.set()
+
+        async def all_ended() -> Any:
+            found = [await service.openai.responses.retrieve(run) for run in runs]
+            return found if all(response.status == "completed" for response in found) else None
+
+        responses: Any = await until(all_ended)
+        for run in runs:
+            check_log(await stored_lines(database, run))
+
+    assert [summary(response) for response in responses] == [["about a"], ["on a after None"]]
