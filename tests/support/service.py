@@ -119,7 +119,7 @@ async def worker(settings: Settings, agents: Mapping[str, object]) -> AsyncGener
     doorbell.start()
     dispatcher = Dispatcher(database, settings, doorbell)
     async with AsyncExitStack() as stack:
-        adapters = {name: await adapted(name, agent, stack) for name, agent in agents.items()}
+        adapters = {name: await adapted(name, agent, stack, settings.graph_options) for name, agent in agents.items()}
         await stack.enter_async_context(database.pooled(max_connections=3))
         clock = LeaseClock()
         runtime = await stack.enter_async_context(

@@ -86,7 +86,9 @@ def test_a_setting_is_read_from_its_key_in_the_file(
     unset = ("children", "health_port", "isolated_children", "max_queued_per_principal", "max_running_per_principal")
     values |= dict.fromkeys((*unset, "expire_queued_after_seconds", "task_timeout_seconds"), "7")
     values |= {
+        "graph_context": '{ mine = { tone = "warm" } }',
         "max_running_per_agent": "{ mine = 7 }",
+        "recursion_limit": "7",
         "max_retries": "7",
         "durability": '"exit"',
         "isolation": '"process"',

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from outlast.worker.agents.langgraph.conversation import answering, to_messages, unknown_answers, unseen
+from outlast.worker.agents.langgraph.conversation import to_messages
+from outlast.worker.agents.langgraph.history import answering, unknown_answers, unseen
 
 
 def user(text: str) -> dict[str, Any]:

@@ -150,10 +150,14 @@ class Stage:
             raise LeaseLost
 
 
+def items_of(request: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the items of a request's input; a text is one message."""
+    given = request["input"]
+    return [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
+
+
 def _request(run: Run) -> Request:
-    given = run.request["input"]
-    message = [{"type": "message", "role": "user", "content": given}]
-    return Request(input=message if isinstance(given, str) else given, body=run.request)
+    return Request(input=items_of(run.request), body=run.request)
 
 
 def _context(run: Run, saved: Mapping[str, Any], user_token: Secret | None) -> Context:

@@ -28,6 +28,7 @@ from .supervised import API_KEY, RunningDev, forget_running, note_running
 from .supervisor import Supervisor, until_asked_to_stop
 
 _HOST = "127.0.0.1"
+_GRAPHS = "langgraph.json"
 _EXAMPLE = "examples.assistant"
 _READY_SECONDS = 60.0
 
@@ -82,8 +83,12 @@ class Dev:
             self._tell_what_next(worker)
 
     def _choose_agents(self) -> None:
-        if self._settings.agents:
-            self._agent = ", ".join(f"{name} = {target}" for name, target in self._settings.agents.items())
+        agents = self._settings.agents
+        if not agents and Path(_GRAPHS).is_file():  # a project of LangGraph's users
+            self._env["OUTLAST_AGENTS"] = _GRAPHS
+            agents = settings.load(agents=_GRAPHS).agents
+        if agents:
+            self._agent = ", ".join(f"{name} = {target}" for name, target in agents.items())
             return
         sys.path.insert(0, os.getcwd())
         if find_spec("examples") is None or find_spec(_EXAMPLE) is None:

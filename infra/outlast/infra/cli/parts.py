@@ -80,10 +80,11 @@ def list_agents(*, as_json: bool = False) -> int:
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
     loading = _side("worker", "outlast.worker.agents.loading")
     wrong: dict[str, str | None] = {}
+    kinds: dict[str, str] = {}
     for name, target in config.agents.items():
         try:
             with contextlib.redirect_stdout(sys.stderr):  # what an agent's module prints is not our answer
-                asyncio.run(_load(loading, name, target))
+                kinds[name] = asyncio.run(_load(loading, name, target, config))
             wrong[name] = None
         except SettingsError as error:
             wrong[name] = error.message
@@ -92,13 +93,14 @@ def list_agents(*, as_json: bool = False) -> int:
     else:
         for name, target in config.agents.items():
             state = wrong[name] or ("default" if name == config.default_agent else "ok")
-            typer.echo(f"{name:<20} {target:<40} {state}")
+            typer.echo(f"{name:<20} {target:<40} {state:<8} {kinds.get(name, '')}".rstrip())
     return int(any(wrong.values()))
 
 
-async def _load(loading: Any, name: str, target: str) -> None:
-    async with loading.loaded({name: target}):
-        pass
+async def _load(loading: Any, name: str, target: str, config: Settings) -> str:
+    """Returns what the agent is and what it takes."""
+    async with loading.loaded({name: target}, config.graph_options) as agents:
+        return str(agents[name])
 
 
 def _side(extra: str, module: str) -> Any:

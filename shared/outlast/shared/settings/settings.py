@@ -18,7 +18,9 @@ from outlast.shared.cores import cores
 from outlast.shared.domain.retry import RetryPolicy
 from outlast.shared.domain.runs import Durability, Isolation, MultitaskStrategy
 
+from . import graph_files
 from .fields import CONFIG_FILE, SettingsError, plain
+from .graphs import GraphSettings
 from .lakebase import LakebaseSettings
 
 ISOLATED_QUEUE = "isolated"
@@ -27,7 +29,7 @@ _MAX_RETRIES = 3
 _TASK_TIMEOUT_SECONDS = 3600
 
 
-class Settings(LakebaseSettings, BaseSettings):
+class Settings(LakebaseSettings, GraphSettings, BaseSettings):  # type: ignore[override]  # pydantic merges model_config
     """One frozen object. Units are in the names; relations between settings are checked."""
 
     model_config = SettingsConfigDict(
@@ -49,7 +51,7 @@ class Settings(LakebaseSettings, BaseSettings):
     db_schema: str = Field(default="outlast", validation_alias=AliasChoices("OUTLAST_SCHEMA", "schema"))
     """The Postgres schema. Names on Redis and NOTIFY channels carry it, so two Outlasts may share both servers."""
     agents: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict[str, str])
-    """name -> module:attribute; the first is the default."""
+    """name -> module:attribute or ./file.py:attribute, or all graphs of a langgraph.json; the first is the default."""
     strict_models: bool = False
     """Refuse a ``model`` that names no agent, rather than run the default agent."""
     auth: Literal["none", "api_keys", "databricks"] | None = None
@@ -164,16 +166,24 @@ class Settings(LakebaseSettings, BaseSettings):
     def _parse_agents(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        pairs = [entry.partition("=") for entry in value.split(",") if entry.strip()]
-        return {name.strip(): target.strip() for name, _, target in pairs}
+        agents: dict[str, str] = {}
+        for entry in filter(None, map(str.strip, value.split(","))):
+            if "=" not in entry and graph_files.is_graph_file(entry):
+                agents |= graph_files.agents_in(entry)
+            else:
+                name, _, target = entry.partition("=")
+                agents[name.strip()] = target.strip()
+        return agents
 
     @field_validator("agents")
     @classmethod
     def _check_agents(cls, agents: dict[str, str]) -> dict[str, str]:
         for name, target in agents.items():
-            module, _, attribute = target.partition(":")
-            if not (name and module and attribute):
-                raise ValueError(f"{name or '(no name)'}={target}: write name=module:attribute")
+            if not (name and all(target.rpartition(":"))):
+                raise ValueError(
+                    f"{name or '(no name)'}={target}: write name=module:attribute, name=./file.py:attribute, "
+                    "or langgraph.json for all graphs of that file"
+                )
         return agents
 
     @field_validator("queues", "preload", "admins", mode="before")

@@ -24,6 +24,19 @@ async def runs_of_thread(
     return {row[0] for row in await cursor.fetchall()}
 
 
+async def earlier_request(connection: Connection, run_id: UUID, previous_id: UUID | None) -> str | None:
+    """Return the request, as JSON, of the run that this one goes on from: the one it names, or its thread's last."""
+    cursor = await connection.execute(
+        """SELECT e.request FROM runs r JOIN runs e ON e.thread_id = r.thread_id
+           WHERE r.id = %(run_id)s AND e.started_at IS NOT NULL
+           AND (e.id = %(previous)s OR %(previous)s::uuid IS NULL AND e.created_at < r.created_at)
+           ORDER BY e.created_at DESC LIMIT 1""",
+        {"run_id": run_id, "previous": previous_id},
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
 async def interrupted_for(connection: Connection, run_id: UUID) -> list[UUID]:
     """The other runs of this run's thread that are to end."""
     cursor = await connection.execute(

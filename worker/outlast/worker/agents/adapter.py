@@ -12,7 +12,7 @@ from outlast.worker.stage import Stage
 
 
 class Adapter(Protocol):
-    """One agent, shared by its runs."""
+    """One agent, shared by its runs. As a text it says what kind of agent it is and what it takes."""
 
     async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
         """Before a later attempt: the ids of those items of earlier ones that it will not say again."""

@@ -29,6 +29,9 @@ class FunctionAgent:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
+    def __str__(self) -> str:
+        return "function"
+
     async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
         saved = await database.run(lambda c: saves.read(c, run.run_id))
         if saved is None:

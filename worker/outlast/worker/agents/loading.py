@@ -6,64 +6,46 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 from outlast.agent import AgentError
-from outlast.shared.settings import SettingsError
+from outlast.shared.settings import GraphOptions, SettingsError
 
-from . import function
+from . import function, targets
 from .adapter import Adapter
 
+Options = Callable[[str], GraphOptions]
 _LANGGRAPH = "outlast.worker.agents.langgraph"  # loaded only for an agent that is a graph: it takes half a second
 
 
 @asynccontextmanager
-async def loaded(targets: Mapping[str, str]) -> AsyncGenerator[dict[str, Adapter]]:
-    """The agents by name, for as long as the context is open.
+async def loaded(named: Mapping[str, str], options: Options = GraphOptions) -> AsyncGenerator[dict[str, Adapter]]:
+    """The agents by name, for as long as the context is open. ``options`` tells what is set for graphs, by agent.
 
     Importable from the working directory and PYTHONPATH. Raises SettingsError, naming what is wrong.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     async with AsyncExitStack() as stack:
-        yield {name: await adapted(name, _find(name, target), stack) for name, target in targets.items()}
+        yield {name: await adapted(name, targets.find(name, target), stack, options) for name, target in named.items()}
 
 
-async def adapted(name: str, found: object, stack: AsyncExitStack) -> Adapter:
+async def adapted(name: str, found: object, stack: AsyncExitStack, options: Options = GraphOptions) -> Adapter:
     """The adapter for an agent, or for what makes one. Raises SettingsError for anything else."""
     if inspect.isasyncgenfunction(found):
         return function.FunctionAgent(found)
     if _is_graph(found):
-        return importlib.import_module(_LANGGRAPH).LangGraphAgent(found)
+        return importlib.import_module(_LANGGRAPH).LangGraphAgent(found, options(name))
     if inspect.iscoroutinefunction(found) and len(_required(found)) == 2:
         return function.FunctionAgent(function.from_coroutine(found))
     if callable(found) and not inspect.isclass(found) and (given := _factory_arguments(found)) is not None:
-        return await adapted(name, await _made(name, found, given, stack), stack)
+        return await adapted(name, await _made(name, found, given, stack), stack, options)
     raise SettingsError(
         f"Agent {name} is {type(found).__name__}, not an agent: name a LangGraph graph, a function that makes one, "
         "or `async def agent(request, context)` that yields what outlast.agent describes"
     )
-
-
-def _find(name: str, target: str) -> object:
-    module_name, _, attribute = target.partition(":")
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise SettingsError(
-                f"Agent {name}: there is no module {error.name!r} (looked in {os.getcwd()} and on PYTHONPATH)"
-            ) from None
-        raise SettingsError(f"Agent {name}: importing {module_name} failed: {error}") from error
-    except Exception as error:
-        raise SettingsError(f"Agent {name}: importing {module_name} raised {type(error).__name__}: {error}") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise SettingsError(f"Agent {name}: {module_name} has no attribute {attribute!r}")
-        found = getattr(found, part)
-    return found
 
 
 def _is_graph(found: object) -> bool:

@@ -84,7 +84,7 @@ async def _serve(shared: Shared, settings: Settings) -> None:
     try:
         recording.configure(settings)
         async with (
-            loaded(settings.agents) as agents,
+            loaded(settings.agents, settings.graph_options) as agents,
             open_runtime(settings, agents, ended, clock, marks=marks, worn=worn) as runtime,
         ):
             await recording.ready(_RECORDING_SECONDS)

@@ -5,29 +5,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from typing import Any
-from uuid import UUID
 
 import structlog
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.errors import GraphDrained
+from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
 
-from outlast.agent import AgentError, State, find_idempotency_key
+from outlast.agent import Close, State, Text, find_idempotency_key
 from outlast.shared.connections import Database
-from outlast.shared.domain.ids import parse_item_id
 from outlast.shared.domain.runs import Lease, Run
 from outlast.shared.output.items import Item, Path
-from outlast.shared.store import runs, threads
-from outlast.shared.wire import from_json
+from outlast.shared.settings import GraphOptions
 from outlast.worker import recording
 from outlast.worker.stage import Drained, Stage
 
 from . import speech, stateless
 from .asked import Asked
 from .callbacks import Callbacks
-from .conversation import answering, to_messages, unknown_answers, unseen
+from .conversation import to_messages
+from .place import RUN_ID, Place, run_id_of, thread_config
+from .recursion import limit_exceeded
+from .result import answer_in
 from .saver import FencedSaver
+from .serving import Serving
 from .spans import begun_spans
 from .survival import Look, Reached, surviving
 
@@ -38,28 +39,28 @@ stateless.apply()
 # LangChain warns of every error of a callback. That a run was lost is said once, by its attempt.
 logging.getLogger("langchain_core.callbacks.manager").addFilter(lambda said: "LeaseLost" not in said.getMessage())
 
-_RUN_ID = "outlast_run_id"
-_TOLD = ("messages", "custom_outputs", "structured_response")
-"""What of a state the client is told."""
 # What is written of a task besides its results. The error of an earlier attempt stays beside what a later one returned.
 _NO_RESULTS = {"__error__", "__error_source_node__", "__interrupt__", "__resume__"}
 
 
 class LangGraphAgent:
-    """Any graph with ``messages`` in its state. A later attempt goes on from the run's own last checkpoint."""
+    """Any graph. A later attempt goes on from the run's own last checkpoint."""
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: Any, options: GraphOptions | None = None) -> None:
         """Takes a compiled graph or a builder. A checkpointer it was compiled with is replaced by ours."""
-        self._graph = graph.compile() if hasattr(graph, "compile") else graph
+        self._serving = Serving.of(graph, options or GraphOptions())
+
+    def __str__(self) -> str:
+        return str(self._serving)
 
     async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
         saver = FencedSaver(database, _lease(run))
         await saver.rewind(str(run.thread_id))
-        latest = await saver.aget_tuple(_config(run))
+        latest = await saver.aget_tuple(thread_config(run))
         return await surviving(items, _looking(saver, run, latest)) if _is_of(latest, run) else ()
 
     async def execute(self, stage: Stage) -> None:
-        performance = Performance(self._graph, stage)
+        performance = Performance(self._serving, stage)
         try:
             await performance.run()
         finally:
@@ -69,10 +70,13 @@ class LangGraphAgent:
 class Performance:
     """One attempt at one run of a graph."""
 
-    def __init__(self, graph: Any, stage: Stage) -> None:
+    def __init__(self, serving: Serving, stage: Stage) -> None:
+        self._shape = serving.shape
+        self._context = serving.context
+        self._recursion_limit = serving.recursion_limit
         self._stage = stage
         self.saver = FencedSaver(stage.database, _lease(stage.run), stage.lost, stage.context.user_token)
-        self._graph = graph.copy(update={"checkpointer": self.saver})
+        self._graph = serving.graph.copy(update={"checkpointer": self.saver})
         self._control = RunControl()
         self._called_client = False
         self._callbacks = Callbacks(self, stage.surviving)
@@ -85,57 +89,66 @@ class Performance:
         run = self._stage.run
         if run.attempt > 1:
             await self.saver.rewind(str(run.thread_id))
-        latest = await self.saver.aget_tuple(_config(run))
+        latest = await self.saver.aget_tuple(thread_config(run))
         if latest is not None and _is_of(latest, run):
             self.saver.latest_id = latest.checkpoint["id"]
             await self._resume(latest)
-            return
-        base = await self._base(latest)
-        config = _config(run, **({"checkpoint_id": base} if base else {}))
-        new = await self._new_messages(config)
-        self._transcript.know([*self._messages, *new])
-        await self._stream({"messages": new, **self._inputs()}, config)
+        else:
+            place = await Place.find(self._stage, self._graph, self._shape, self.saver, latest)
+            self._messages = place.messages
+            self._transcript.know([*place.messages, *place.new])
+            await self._stream(self._shape.asked(place.new, self._inputs()), place.config)
+        await self._conclude()
 
     async def _resume(self, latest: CheckpointTuple) -> None:
         """Go on from the run's own last checkpoint. What it has asked of the client is not asked by the model again."""
-        snapshot = await self._graph.aget_state(_config(self._stage.run))
-        self._messages = _messages_in(snapshot.values)
+        snapshot = await self._graph.aget_state(thread_config(self._stage.run))
+        has_returned = self._shape.kind == "entrypoint" and not snapshot.next  # what is kept is this run's answer
+        self._messages = [] if has_returned else self._shape.remembered(snapshot.values, latest)
         self._transcript.know(self._older_messages())  # not settled: it has results of tasks whose step has not ended
         for path in self._stage.output.asking:
             self._called_client = True
             if path[0]["step"] <= latest.metadata.get("step", -1) or len(path) > 1:
                 self._finish()
                 return  # what stood beside it is done too
-        await self._stream(None, _config(self._stage.run))
+        await self._stream(None, thread_config(self._stage.run))
 
     async def _stream(self, given: Any, config: dict[str, Any]) -> None:
         spans = begun_spans()
+        given_context = self._context.given(self._stage.request, self._stage.context)
         config["callbacks"] = [self._callbacks, self._callbacks.pace, *spans, *recording.callbacks()]
-        config["metadata"] = {_RUN_ID: str(self._stage.run.run_id)}
+        config["metadata"] = {RUN_ID: str(self._stage.run.run_id)}
         config["configurable"] |= {
+            **given_context.configurable,
+            "store": self._graph.store,
             "user_id": self._stage.context.principal,
             "outlast_request": self._stage.request,
             "outlast_context": self._stage.context,
         }
+        if self._recursion_limit is not None:
+            config["recursion_limit"] = self._recursion_limit
         find_idempotency_key.set(self._idempotency_key)
         self._stage.when_draining(lambda: self._control.request_drain("worker_drained"))
         with self._asked.applied():
             steps = self._graph.astream(
                 given,
                 config,
+                context=given_context.context,
                 stream_mode=["updates", "values"],
-                output_keys=[key for key in _TOLD if key in self._graph.channels],
+                output_keys=self._shape.told_channels(self._graph.channels),
                 durability=self._stage.durability.value,
                 control=self._control,
             )
             try:
                 async for kind, seen in steps:
                     if kind == "values":
-                        self._messages = _messages_in(seen)
+                        self._messages = self._shape.remembered(seen, None)
                         self._settle()
                         await self._stage.keep_pace()
                     else:
                         await self._see(seen)
+            except GraphRecursionError as error:
+                raise limit_exceeded(error) from error
             except GraphDrained:
                 if not self._called_client:  # else the run is at its end: the client has to answer first
                     raise Drained from None
@@ -167,50 +180,20 @@ class Performance:
         if "__metadata__" in update:  # from a cache: nothing is called that could tell
             await self._stage.emit(State(speech.values_in(list(update.values()))))
 
-    # -- where it goes on, and with what -------------------------------------------------------------------------------
-
-    async def _base(self, latest: CheckpointTuple | None) -> str | None:
-        """The checkpoint to go on from that of the response that was named, when it is not the latest one."""
-        previous = self._stage.run.previous_run_id
-        if previous is None:
-            return None
-        found = await self._stage.database.run(lambda c: runs.checkpoint_of(c, previous))
-        if found is None or found.thread != self._stage.run.thread or found.checkpoint_id is None:
-            return None
-        return found.checkpoint_id if latest and found.checkpoint_id != latest.checkpoint["id"] else None
-
-    async def _new_messages(self, config: dict[str, Any]) -> list[BaseMessage]:
-        run = self._stage.run
-        snapshot: Any = await self._graph.aget_state(config)
-        state = self._messages = _messages_in(snapshot.values)
-        given = to_messages(self._stage.request.input, run.run_id.hex)
-        new = unseen(given, state, await self._made_in_this_thread() if state else ())
-        if unknown_answers(new, state):  # a graph within the graph has called, and its state ended with the run
-            new = [*await self._called_by(_run_id(snapshot.metadata)), *new]
-        if unknown := unknown_answers(new, state):
-            raise AgentError(f"No tool call found for function call output with call_id {unknown[0]}.")
-        return answering(new or given[-1:], state)
-
-    async def _called_by(self, run_id: str | None) -> list[BaseMessage]:
-        """The calls for the client that this earlier run of the thread ended with."""
-        principal = self._stage.run.principal
-        earlier = run_id and await self._stage.database.run(lambda c: runs.read(c, UUID(run_id), principal))
-        if not earlier or not earlier.response:
-            return []
-        output: list[dict[str, Any]] = from_json(earlier.response)["output"]
-        return to_messages([item for item in output if item["type"] == "function_call"], earlier.run_id.hex)
-
-    async def _made_in_this_thread(self) -> set[str]:
-        """Ids of those of the request's items that runs of its thread have made."""
-        run = self._stage.run
-        ids = [str(item["id"]) for item in self._stage.request.input if item.get("id")]
-        makers = {item_id: made[0] for item_id in ids if (made := parse_item_id(item_id))}
-        if not makers:
-            return set()
-        ours = await self._stage.database.run(
-            lambda c: threads.runs_of_thread(c, run.thread, run.principal, set(makers.values()))
-        )
-        return {item_id for item_id, run_id in makers.items() if run_id in ours}
+    async def _conclude(self) -> None:
+        """Say the answer, where it is not what the graph's messages have said."""
+        if self._shape.is_said or self._called_client:
+            return
+        snapshot = await self._graph.aget_state(thread_config(self._stage.run))
+        if snapshot.next:  # it waits for somebody: what is there is of an earlier run
+            return
+        answer = answer_in(self._shape.answer(snapshot.values))
+        if isinstance(answer, list):
+            self._transcript.add(answer)
+        elif answer and not self._transcript.holds(answer):
+            key = f"{self._stage.run.run_id.hex}-answer"
+            await self._stage.emit(Text(answer, key))
+            await self._stage.emit(Close(key))
 
     def _inputs(self) -> dict[str, Any]:
         """What else a graph may have in its state, as Databricks' templates do."""
@@ -256,18 +239,13 @@ class Performance:
         return None if position is None else self._stage.context.idempotency_key(position)
 
 
-def _messages_in(values: Any) -> list[BaseMessage]:
-    """Those of a state, which a graph may keep as dicts."""
-    return convert_to_messages(values.get("messages") or [])
-
-
 def _looking(saver: FencedSaver, run: Run, latest: CheckpointTuple | None) -> Look:
     """How far each graph of the run had come; asked once of each."""
     looked: dict[str, Reached | None] = {"": _reached(latest)}
 
     async def look(namespace: str) -> Reached | None:
         if namespace not in looked:
-            looked[namespace] = _reached(await saver.aget_tuple(_config(run, checkpoint_ns=namespace)))
+            looked[namespace] = _reached(await saver.aget_tuple(thread_config(run, checkpoint_ns=namespace)))
         return looked[namespace]
 
     return look
@@ -277,18 +255,8 @@ def _lease(run: Run) -> Lease:
     return Lease(run.run_id, run.attempt)
 
 
-def _config(run: Run, **configurable: str) -> Any:
-    """Threads are ours by their id: two principals may choose the same name."""
-    return {"configurable": {"thread_id": str(run.thread_id), "checkpoint_ns": "", **configurable}}
-
-
 def _is_of(checkpoint: CheckpointTuple | None, run: Run) -> bool:
-    return checkpoint is not None and _run_id(checkpoint.metadata) == str(run.run_id)
-
-
-def _run_id(metadata: Any) -> str | None:
-    """The run that wrote a checkpoint."""
-    return metadata.get(_RUN_ID) if metadata else None
+    return checkpoint is not None and run_id_of(checkpoint.metadata) == str(run.run_id)
 
 
 def _reached(checkpoint: CheckpointTuple | None) -> Reached | None:

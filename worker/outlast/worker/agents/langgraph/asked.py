@@ -15,9 +15,10 @@ from uuid import UUID
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.runnables.config import ensure_config
-from langgraph.constants import TAG_NOSTREAM
 
 from outlast.agent import AgentError, Request
+
+from . import speech
 
 _FOR_MODELS = {"temperature": "temperature", "top_p": "top_p", "max_output_tokens": "max_tokens"}
 """The request's name of a parameter, and the one that LangChain's models take."""
@@ -57,7 +58,7 @@ class Asked:
         """Whether this call writes the answer, rather than data of a given form, or for a tool, or in secret."""
         return (
             "ls_structured_output_format" not in options
-            and TAG_NOSTREAM not in (*tags, *(model.tags or ()))
+            and not speech.is_hidden(tags, model.tags)
             and not self._inside_tool(getattr(callbacks, "parent_run_id", None))
         )
 

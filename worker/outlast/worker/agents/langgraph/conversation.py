@@ -1,15 +1,15 @@
-"""From the items of a request to the messages that a graph has not seen yet. Pure."""
+"""From the items of a request to the messages of a graph. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 NOT_ANSWERED = "This call was not carried out. Call the tool again if its result is still needed."
-_OUTPUT = "-output"  # a call and its result are one item, and two messages
+OUTPUT = "-output"  # a call and its result are one item, and two messages
 
 
 def to_messages(items: Sequence[Mapping[str, Any]], ids: str) -> list[BaseMessage]:
@@ -26,88 +26,9 @@ def to_messages(items: Sequence[Mapping[str, Any]], ids: str) -> list[BaseMessag
                 continue
             message.id = item.get("id") or f"{ids}-{number}"
             if isinstance(message, ToolMessage):
-                message.id = f"{message.id}{_OUTPUT}"
+                message.id = f"{message.id}{OUTPUT}"
             messages.append(message)
     return messages
-
-
-def unseen(
-    messages: Sequence[BaseMessage], state: Sequence[BaseMessage], own: Collection[str] = ()
-) -> list[BaseMessage]:
-    """What of these messages a conversation in this state lacks: a client may send all of it again.
-
-    ``own`` are ids of items that the conversation's runs have made: their messages are in the state, in its own form.
-    Calls and answers are known by their call id, other messages by the questions around them: the client's view of an
-    answer (without tools, perhaps with what a lost attempt had said) need not be ours. A question alone is always new.
-    """
-    if not state:
-        return list(messages)
-    calls, answers = _call_ids(state), {m.tool_call_id for m in state if isinstance(m, ToolMessage)}
-    rest = _after_history(messages, state)
-    new: list[BaseMessage] = []
-    for message in rest:
-        if (message.id or "").removesuffix(_OUTPUT) in own:
-            continue
-        if isinstance(message, ToolMessage) and message.tool_call_id in answers:
-            continue
-        if isinstance(message, AIMessage) and message.tool_calls and _call_ids([message]) <= calls:
-            continue
-        new.append(message)
-    return new
-
-
-def answering(new: Sequence[BaseMessage], state: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """The new messages, those first that answer the calls the conversation ends with; models insist on all of them."""
-    open_calls = _open_calls(state)
-    answers = {m.tool_call_id: m for m in new if isinstance(m, ToolMessage) and m.tool_call_id in open_calls}
-    missing = [call_id for call_id in open_calls if call_id not in answers]
-    repaired = [
-        ToolMessage(
-            NOT_ANSWERED, tool_call_id=call_id, name=open_calls[call_id], status="error", id=f"{call_id}{_OUTPUT}"
-        )
-        for call_id in missing
-    ]
-    first = {id(message) for message in answers.values()}
-    return [*answers.values(), *repaired, *(m for m in new if id(m) not in first)]
-
-
-def unknown_answers(new: Sequence[BaseMessage], state: Sequence[BaseMessage]) -> list[str]:
-    """Call ids that are answered, but were never called."""
-    known = _call_ids(state) | _call_ids(new)
-    return [m.tool_call_id for m in new if isinstance(m, ToolMessage) and m.tool_call_id not in known]
-
-
-def _after_history(messages: Sequence[BaseMessage], state: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    """The messages after the questions that are the state's latest, and their answers."""
-    asked = [m.text for m in state if isinstance(m, HumanMessage)]
-    places = [place for place, m in enumerate(messages) if isinstance(m, HumanMessage)]
-    for count in range(len(places), 0, -1):
-        begin = places[count - 1] + 1
-        end = places[count] if count < len(places) else len(messages)
-        replies = [place for place in range(begin, end) if isinstance(messages[place], AIMessage)]
-        repeated = [messages[place].text for place in places[:count]]
-        if replies and asked[-count:] == repeated:
-            return messages[replies[-1] + 1 :]
-    return messages
-
-
-def _call_ids(messages: Sequence[BaseMessage]) -> set[str | None]:
-    return {call["id"] for m in messages if isinstance(m, AIMessage) for call in m.tool_calls}
-
-
-def _open_calls(state: Sequence[BaseMessage]) -> dict[str, str]:
-    """The calls that the conversation ends with and that have no answer: ids and names."""
-    answered: set[str] = set()
-    for message in reversed(state):
-        if isinstance(message, ToolMessage):
-            answered.add(message.tool_call_id)
-        elif isinstance(message, AIMessage):
-            return {
-                call["id"]: call["name"] for call in message.tool_calls if call["id"] and call["id"] not in answered
-            }
-        else:
-            return {}
-    return {}
 
 
 def _only_calls(message: BaseMessage) -> bool:

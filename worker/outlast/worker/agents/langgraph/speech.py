@@ -5,14 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
+from langgraph.constants import TAG_NOSTREAM
 from langgraph.types import Command
 from pydantic_core import to_jsonable_python
 
 from outlast.agent import Reasoning, Text, Usage
+
+_HIDDEN = {TAG_NOSTREAM, "nostream", "langsmith:nostream"}  # LangGraph's tag, under its names of several releases
+
+
+def is_hidden(*tags: Collection[str] | None) -> bool:
+    """Tell whether a model with these tags is not to be heard."""
+    return not _HIDDEN.isdisjoint(tag for given in tags for tag in given or ())
 
 
 def pieces(message: AIMessage, key: str) -> Iterator[Text | Reasoning]:
@@ -136,10 +144,13 @@ def values_in(result: Any) -> dict[str, Any]:
             outputs, structured = written.get("custom_outputs"), written.get("structured_response")
         case _:
             outputs, structured = getattr(result, "custom_outputs", None), getattr(result, "structured_response", None)
-    values = cast("dict[str, Any]", outputs) if isinstance(outputs, dict) else {}
-    if structured is None:
-        return values
-    return {**values, "structured_response": to_jsonable_python(structured, fallback=str)}
+    values: dict[str, Any] = as_json(outputs) if isinstance(outputs, dict) else {}
+    return values if structured is None else {**values, "structured_response": as_json(structured)}
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as JSON can hold it: numbers that are none as null, and as text what it has no form for."""
+    return to_jsonable_python(value, fallback=str, inf_nan_mode="null", bytes_mode="base64")
 
 
 def _whole(messages: Any) -> Any:

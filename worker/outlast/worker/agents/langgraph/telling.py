@@ -32,6 +32,8 @@ class Telling:
         """By the ids of the messages that answer them."""
         self._base: set[str] = set()
         """Ids of messages that are older than the run, or its input."""
+        self._older: set[str | None] = set()
+        """Those of them that the state held at the end of the last step."""
         self._base_texts: Counter[tuple[str, str]] = Counter()
         """The same for messages without an id."""
         self._seen: set[str] = set()
@@ -71,6 +73,10 @@ class Telling:
         self.say(told, message)
         self.finish_message(told, message)
         return told
+
+    def holds(self, text: str) -> bool:
+        """Tell whether any message was told with this text."""
+        return text.strip() in {told.text.strip() for told in self._told}
 
     # -- telling -------------------------------------------------------------------------------------------------------
 

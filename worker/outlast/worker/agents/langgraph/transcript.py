@@ -112,6 +112,21 @@ class Transcript(Telling):
 
     def settle(self, messages: Sequence[BaseMessage]) -> list[str]:
         """Make what was told what the state holds at the end of a step. Returns the keys in the state's order."""
+        order, claimed, present = self._correct(messages)
+        older = {message.id for message in messages if message.id in self._base}
+        if order or older >= self._older:
+            self._withdraw_removed(claimed, present)
+        else:  # the question went with its answer: the state was cut, and the answer is none the worse
+            self._forget()
+        self._older = older
+        return order
+
+    def add(self, messages: Sequence[BaseMessage]) -> None:
+        """Make what was told of these messages what they hold, and tell what was not. All else stays as it is."""
+        self._correct(messages)
+
+    def _correct(self, messages: Sequence[BaseMessage]) -> tuple[list[str], Collection[Told], Collection[Call]]:
+        """Returns the keys in order, and what was told of these messages."""
         claimed: set[Told] = set()
         present: dict[Call, None] = {}
         waiting: dict[str, list[Call]] = defaultdict(list)
@@ -131,8 +146,7 @@ class Transcript(Telling):
             elif isinstance(message, ToolMessage) and (call := self._settle_result(message, waiting)):
                 order += [] if call in present else [call.key]
                 present[call] = None
-        self._withdraw_removed(claimed, present)
-        return order
+        return order, claimed, present
 
     def finish(self, messages: Sequence[BaseMessage]) -> list[str]:
         """Settle at the end of the run: words that never came into the state are no answer, if it holds one.
@@ -203,6 +217,10 @@ class Transcript(Telling):
             if call.call_id == message.tool_call_id and call.result == speech.result_of(message):
                 return call
         return None
+
+    def _forget(self) -> None:
+        for known in (*self._told, *self._calls.values()):
+            known.in_state = False
 
     def _withdraw_removed(self, claimed: Collection[Told], present: Collection[Call]) -> None:
         for told in list(self._told):
