@@ -32,7 +32,7 @@ class Telling:
         """By the ids of the messages that answer them."""
         self._base: set[str] = set()
         """Ids of messages that are older than the run, or its input."""
-        self._older: set[str | None] = set()
+        self._older: set[str] = set()
         """Those of them that the state held at the end of the last step."""
         self._base_texts: Counter[tuple[str, str]] = Counter()
         """The same for messages without an id."""
