@@ -31,12 +31,14 @@ from typing import Any, NoReturn, Protocol
 __all__ = [
     "Agent",
     "AgentError",
+    "Annotation",
     "Approval",
     "ClientCall",
     "Close",
     "Context",
     "Emission",
     "Reasoning",
+    "Refusal",
     "Request",
     "Retry",
     "Secret",
@@ -57,6 +59,27 @@ class Text:
     one ``key`` form one message whatever comes between them, until a `Close` of that key: for answers
     that are written at the same time.
     """
+
+    delta: str
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What the text under this ``key`` refers to: a source, a file. Yield it after the text that it belongs to.
+
+    ``values`` have the form of the Responses API's annotations: ``{"type": "url_citation", "url": "https://…",
+    "title": "…"}``, with ``start_index`` and ``end_index`` if the place in the message is known; or ``file_citation``,
+    ``container_file_citation``, ``file_path``.
+    """
+
+    values: Mapping[str, Any]
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A piece of what the agent says instead of an answer that it will not give. ``key`` as in `Text`."""
 
     delta: str
     key: str | None = None
@@ -140,7 +163,9 @@ class State:
     values: Mapping[str, Any]
 
 
-Emission = Text | Reasoning | Close | ToolCall | ToolResult | ClientCall | Approval | Usage | State
+Emission = (
+    Text | Annotation | Refusal | Reasoning | Close | ToolCall | ToolResult | ClientCall | Approval | Usage | State
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from outlast.agent import AgentError, Usage
+from outlast.agent import AgentError, Approval, ClientCall, ToolCall, Usage
 from outlast.shared.domain.responses import usage_object
 from outlast.shared.wire import clean, from_json, to_json
+
+KINDS = {"Text": "message", "Refusal": "refusal", "Reasoning": "reasoning"}
+"""What pieces of each become, in the words of `items.kind_of`."""
 
 
 class EmissionError(AgentError):
@@ -52,6 +56,47 @@ def text(value: object, name: str) -> str:
 
 def key(value: object, name: str) -> str | None:
     return None if value is None else text(value, name)
+
+
+_ANNOTATIONS = {
+    "url_citation": {"url": str, "title": str},
+    "file_citation": {"file_id": str, "filename": str, "index": int},
+    "container_file_citation": {"container_id": str, "file_id": str, "filename": str},
+    "file_path": {"file_id": str, "index": int},
+}
+"""The API's, with what each must have beside a place in the text."""
+
+
+def annotation(given: Mapping[str, Any]) -> dict[str, Any]:
+    """As it was given, if clients can read it."""
+    values = snapshot(given)
+    needed = _ANNOTATIONS.get(values.get("type") or "")
+    if needed is None:
+        raise EmissionError(f"An annotation's type is one of {', '.join(_ANNOTATIONS)}, not {values.get('type')!r}.")
+    for name, kind in (needed | {name: int for name in ("start_index", "end_index") if name in values}).items():
+        if type(values.get(name)) is not kind:
+            raise EmissionError(f"The {name} of a {values['type']} must be {kind.__name__}.")
+    return values
+
+
+def call(given: ToolCall) -> ToolCall:
+    return replace(
+        given,
+        name=text(given.name, "ToolCall.name"),
+        arguments=arguments(given.arguments),
+        call_id=text(given.call_id, "ToolCall.call_id"),
+    )
+
+
+def held(given: ClientCall | Approval) -> ClientCall | Approval:
+    name, said = text(given.name, f"{type(given).__name__}.name"), arguments(given.arguments)
+    if isinstance(given, ClientCall):
+        return ClientCall(name, said, text(given.call_id, "ClientCall.call_id"))
+    return Approval(name, said, text(given.approval_id, "Approval.approval_id"))
+
+
+def id_of(call: ClientCall | Approval) -> tuple[type, str]:
+    return type(call), call.call_id if isinstance(call, ClientCall) else call.approval_id
 
 
 def arguments(given: Mapping[str, Any] | str) -> str:

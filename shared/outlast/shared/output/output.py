@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from outlast.agent import (
+    Annotation,
     Approval,
     ClientCall,
     Close,
     Reasoning,
+    Refusal,
     State,
     Text,
     ToolCall,
@@ -90,6 +91,11 @@ class Output:
         return call_id in self._calls
 
     @property
+    def surviving(self) -> list[Item]:
+        """What is part of the answer, so far."""
+        return [item for item in self._items if item.surviving]
+
+    @property
     def asking(self) -> Sequence[Path]:
         """The steps that have called what the client must answer."""
         return self._asides.asking
@@ -111,11 +117,10 @@ class Output:
         return self._end(steps, COMPLETED, RunStatus.COMPLETED, completed_at=now)
 
     def fail(self, code: str, message: str) -> tuple[list[Event], dict[str, Any]]:
-        steps = self._close_open("incomplete")
-        return self._end(steps, FAILED, RunStatus.FAILED, error=error_object(clean(code), clean(message)))
+        error = error_object(clean(code), clean(message))
+        return self._end(self._close_open("incomplete"), FAILED, RunStatus.FAILED, error=error)
 
-    def cancel(self) -> tuple[list[Event], dict[str, Any]]:
-        """Ends with ``response.incomplete`` whose status is cancelled: OpenAI has no event for it."""
+    def cancel(self) -> tuple[list[Event], dict[str, Any]]:  # by ``response.incomplete``: OpenAI has no event for it
         return self._end(self._close_open("incomplete"), INCOMPLETE, RunStatus.CANCELLED)
 
     # -- emissions -----------------------------------------------------------------------------------------------------
@@ -124,10 +129,12 @@ class Output:
         match emission:
             case str():
                 return self._say("message", clean(emission), Origin(None, path))
-            case Text() | Reasoning():
-                kind, name = ("message", "Text") if isinstance(emission, Text) else ("reasoning", "Reasoning")
+            case Text() | Refusal() | Reasoning():
+                name = type(emission).__name__
                 origin = Origin(emissions.key(emission.key, f"{name}.key"), path)
-                return self._say(kind, emissions.text(emission.delta, f"{name}.delta"), origin)
+                return self._say(emissions.KINDS[name], emissions.text(emission.delta, f"{name}.delta"), origin)
+            case Annotation(values, key):
+                return self._annotate(emissions.annotation(values), Origin(emissions.key(key, "Annotation.key"), path))
             case Close(key):
                 return self._finish_saying(emissions.text(key, "Close.key"))
             case ToolCall():
@@ -149,29 +156,31 @@ class Output:
     def _say(self, kind: str, delta: str, origin: Origin) -> list[Step]:
         if not delta:
             return []
+        speaking, opening = self._speaker(kind, origin)
+        return [*opening, items.SAYINGS[kind].add(speaking, delta)]
+
+    def _annotate(self, annotation: dict[str, Any], origin: Origin) -> list[Step]:
+        speaking, opening = self._speaker("message", origin)
+        return [*opening, items.annotate(speaking, annotation)]
+
+    def _speaker(self, kind: str, origin: Origin) -> tuple[Item, list[Step]]:
+        """What is being said there; begun, if it is nothing of this kind."""
         speaking = self._speaking.get(origin.key)
-        steps: list[Step] = []
-        if speaking is None or speaking.type != kind or speaking.origin.path != origin.path:
-            steps += self._finish_saying(None) + (self._finish_saying(origin.key) if origin.key else [])
-            make = items.open_message if kind == "message" else items.open_reasoning
-            speaking, opening = make(self._index, self._new_id("msg_" if kind == "message" else "rs_"), origin)
-            self._speaking[origin.key] = speaking
-            self._items.append(speaking)
-            steps += opening
-        add = items.text_delta if kind == "message" else items.reasoning_delta
-        return [*steps, add(speaking, delta)]
+        if speaking is not None and items.kind_of(speaking) == kind and speaking.origin.path == origin.path:
+            return speaking, []
+        steps = self._finish_saying(None) + (self._finish_saying(origin.key) if origin.key else [])
+        saying = items.SAYINGS[kind]
+        speaking, opening = saying.open(self._index, self._new_id(saying.prefix), origin)
+        self._speaking[origin.key] = speaking
+        self._items.append(speaking)
+        return speaking, [*steps, *opening]
 
     def _finish_saying(self, key: str | None) -> list[Step]:
         speaking = self._speaking.pop(key, None)
         return items.close(speaking, "completed") if speaking else []
 
     def _call(self, call: ToolCall, path: Path) -> list[Step]:
-        call = replace(
-            call,
-            name=emissions.text(call.name, "ToolCall.name"),
-            arguments=emissions.arguments(call.arguments),
-            call_id=emissions.text(call.call_id, "ToolCall.call_id"),
-        )
+        call = emissions.call(call)
         if call.call_id in self._calls:
             raise EmissionError(f"Two open tool calls have the call_id {call.call_id!r}.")
         steps = self._finish_saying(None)
@@ -205,13 +214,9 @@ class Output:
         return steps + self._add(items.function_call_output, "fco_", origin, call_id, answer)
 
     def _hold(self, call: ClientCall | Approval, path: Path) -> None:
-        name, arguments = emissions.text(call.name, f"{type(call).__name__}.name"), emissions.arguments(call.arguments)
-        if isinstance(call, ClientCall):
-            call = ClientCall(name, arguments, emissions.text(call.call_id, "ClientCall.call_id"))
-        else:
-            call = Approval(name, arguments, emissions.text(call.approval_id, "Approval.approval_id"))
-        if _id_of(call) in map(_id_of, self._asides.held):
-            raise EmissionError(f"Two {type(call).__name__}s have the id {_id_of(call)[1]!r}.")
+        call = emissions.held(call)
+        if emissions.id_of(call) in map(emissions.id_of, self._asides.held):
+            raise EmissionError(f"Two {type(call).__name__}s have the id {emissions.id_of(call)[1]!r}.")
         self._asides.hold(call, path)
 
     def _client_calls(self) -> list[Step]:
@@ -247,8 +252,7 @@ class Output:
     def _close_open(self, status: Closing) -> list[Step]:
         steps: list[Step] = []
         for item in self._items:
-            if item.open:
-                # A call without its result is never complete, nor is what is said again.
+            if item.open:  # a call without its result is never complete, nor is what is said again
                 complete = status if item.surviving and item.type != "mcp_call" else "incomplete"
                 steps += items.close(item, complete)
         self._speaking.clear()
@@ -287,14 +291,10 @@ class Output:
     def _end(self, steps: list[Step], kind: str, status: RunStatus, **more: Any) -> tuple[list[Event], dict[str, Any]]:
         outcome = Outcome(
             status,
-            output=[item.data for item in self._items if item.surviving],
+            output=[item.data for item in self.surviving],
             usage=emissions.counted(self._usage),
             custom_outputs=self._asides.state,
             **more,
         )
         response = response_object(self._run, outcome)
         return self._number([*steps, (kind, {"response": response})]), response
-
-
-def _id_of(call: ClientCall | Approval) -> tuple[type, str]:
-    return type(call), call.call_id if isinstance(call, ClientCall) else call.approval_id
