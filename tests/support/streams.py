@@ -171,4 +171,4 @@ def _streamed(events: Sequence[dict[str, Any]], index: int) -> str | None:
 def _said(item: dict[str, Any]) -> str:
     parts = item.get("content") or item.get("summary") or ()
     said = "".join(part.get("text", part.get("refusal")) for part in parts)
-    return item["arguments"] if "arguments" in item else said
+    return item.get("arguments", said)

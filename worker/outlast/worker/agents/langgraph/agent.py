@@ -185,7 +185,8 @@ class Performance:
     # -- what the callbacks tell goes here ----------------------------------------------------------------------------
 
     async def emit(self, emission: object, path: Path = ()) -> None:
-        await self._stage.emit(emission, path)
+        if (said := self._asked.as_answer(emission)) is not None:
+            await self._stage.emit(said, path)
 
     async def retract(self, key: str) -> None:
         await self._stage.retract(key)
@@ -198,6 +199,9 @@ class Performance:
 
     def is_clients(self, tool: str) -> bool:
         return self._asked.is_clients(tool)
+
+    def is_artificial(self, tool: str) -> bool:
+        return self._asked.is_artificial(tool)
 
     def called(self, by_client: bool) -> None:
         self._asked.called()
