@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-import structlog
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphDrained
@@ -24,15 +23,13 @@ from outlast.shared.wire import from_json
 from outlast.worker import recording
 from outlast.worker.stage import Drained, Stage
 
-from . import speech
+from . import interrupts, speech
 from .asked import Asked
 from .callbacks import Callbacks
 from .conversation import answering, to_messages, unknown_answers, unseen
 from .saver import FencedSaver
 from .spans import Spans
 from .survival import Look, Reached, surviving
-
-log = structlog.get_logger()
 
 # LangChain warns of every error of a callback. That a run was lost is said once, by its attempt.
 logging.getLogger("langchain_core.callbacks.manager").addFilter(lambda said: "LeaseLost" not in said.getMessage())
@@ -71,6 +68,7 @@ class Performance:
         self._graph = graph.copy(update={"checkpointer": self.saver})
         self._control = RunControl()
         self._called_client = False
+        self._interrupted = False
         said = [item.origin.key for item in stage.surviving if item.origin.key]
         self._callbacks = Callbacks(self, said)
         self._asked = Asked(stage.request, self._callbacks.inside_tool)
@@ -92,6 +90,8 @@ class Performance:
             self._called_client = True
             if path[0]["step"] <= latest.metadata.get("step", -1) or len(path) > 1:
                 return  # what stood beside it is done too
+        if waiting := await interrupts.at_gate(self._graph, _config(self._stage.run)):
+            raise waiting
         await self._stream(None, _config(self._stage.run))
 
     async def _stream(self, given: Any, config: dict[str, Any]) -> None:
@@ -122,12 +122,13 @@ class Performance:
             finally:
                 for opened in spans:
                     opened.close()
+        if self._interrupted:
+            raise await interrupts.interrupted(self._graph, _config(self._stage.run))
 
     async def _see(self, update: dict[str, Any]) -> None:
         if self._called_client:  # by an earlier attempt: this step is to be the last
             self._control.request_drain("client_call")
-        if "__interrupt__" in update:
-            log.warning("agent.interrupted", reason="nothing can answer an interrupt() yet: the run completes")
+        self._interrupted |= "__interrupt__" in update
         if "__metadata__" in update:  # from a cache: nothing is called that could tell
             await self._stage.emit(State(speech.values_in(list(update.values()))))
 
