@@ -26,7 +26,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
+
+from outlast.secret import Secret
 
 __all__ = [
     "Agent",
@@ -66,12 +68,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What the text under this ``key`` refers to: a source, a file. Yield it after the text that it belongs to.
-
-    ``values`` have the form of the Responses API's annotations: ``{"type": "url_citation", "url": "https://…",
-    "title": "…"}``, with ``start_index`` and ``end_index`` if the place in the message is known; or ``file_citation``,
-    ``container_file_citation``, ``file_path``.
-    """
+    """A source of the text before it: ``{"type": "url_citation", "url": "…", "title": "…"}``. ``key`` as in `Text`."""
 
     values: Mapping[str, Any]
     key: str | None = None
@@ -202,28 +199,6 @@ class Request:
                     return content
                 return "".join(part.get("text") or "" for part in content)
         return ""
-
-
-class Secret:
-    """A text that shows itself to nobody who does not ask for it, and cannot be pickled or stored in another way."""
-
-    __slots__ = ("reveal",)
-    reveal: Callable[[], str]  # not named as pydantic's: LangGraph stores in clear what has a method of that name
-
-    def __init__(self, value: str) -> None:
-        self.reveal = lambda: value  # no attribute has it: serialisers look into those of strange objects
-
-    def __repr__(self) -> str:
-        return "Secret('***')"
-
-    def __copy__(self) -> Secret:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Secret:
-        return self
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("A Secret cannot be stored")
 
 
 Save = Callable[[Mapping[str, Any]], Awaitable[None]]

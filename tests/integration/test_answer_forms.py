@@ -249,18 +249,20 @@ async def test_an_endpoint_that_does_not_know_the_question_is_not_asked_again(
     assert ["stream_options" in request.body for request in endpoint.requests] == [True, False, False]
 
 
-async def test_a_request_that_is_wrong_for_another_reason_is_made_twice_and_asked_again(
+async def test_what_is_wrong_for_another_reason_is_tried_without_the_question_until_there_was_an_answer(
     settings: Settings, endpoint: ModelEndpoint
 ) -> None:
+    wrong = "The agent failed with OpenAIInvalidRequestError."
     endpoint.will_refuse(400, "too long")
     endpoint.will_refuse(400, "too long")
     endpoint.will(Text("Hello."), Usage(12, 4))
+    endpoint.will_refuse(400, "too long")
     async with serving(settings, {"graph": create_agent(chat(endpoint))}) as service:
-        first = await service.openai.responses.create(input="hi")
-        second = await service.openai.responses.create(input="hi")
+        answers = [await service.openai.responses.create(input="hi") for _ in range(3)]
 
-    assert first.error is not None and first.error.message == "The agent failed with OpenAIInvalidRequestError."
-    assert second.usage is not None and second.usage.total_tokens == 16
+    assert [answer.error and answer.error.message for answer in answers] == [wrong, None, wrong]
+    assert [answer.usage and answer.usage.total_tokens for answer in answers] == [0, 16, 0]
+    assert ["stream_options" in request.body for request in endpoint.requests] == [True, False, True, True]
 
 
 async def test_a_databricks_model_is_given_the_form_too(

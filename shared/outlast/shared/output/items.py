@@ -189,8 +189,8 @@ SAYINGS = {
 
 def kind_of(item: Item) -> str:
     """Its type, or that it is a refusal."""
-    content = item.data.get("content") or [{}]
-    return "refusal" if content[0].get("type") == "refusal" else item.type
+    content: list[dict[str, Any]] = item.data.get("content") or []
+    return "refusal" if content and content[0].get("type") == "refusal" else item.type
 
 
 def text_of(message: Item) -> str:

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
 
 _FIELD = "stream_usage"
 _REFUSALS = (400, 422)
-_refusing: set[tuple[str, Any, Any]] = set()
-"""The endpoints' models that have refused to be asked, for this process."""
+_Endpoint: TypeAlias = tuple[str, Any, Any]
+_answering: set[_Endpoint] = set()
+_refusing: set[_Endpoint] = set()
+"""The endpoints' models that have answered when asked, and those that have not, in this process."""
 
 
 def ask(model: BaseChatModel) -> bool:
-    """Have the model ask from now on, if its author has said nothing about it. Returns whether it does for this."""
+    """Have the model ask from now on, if its author has said nothing about it.
+
+    Returns whether its endpoint has yet to show that it can be asked.
+    """
     if _FIELD not in type(model).model_fields or _FIELD in model.model_fields_set or _endpoint(model) in _refusing:
         return False
     _set(model, True)
-    return True
+    return _endpoint(model) not in _answering
+
+
+def answered(model: BaseChatModel) -> None:
+    """Its endpoint can be asked: what goes wrong from now on has other reasons."""
+    _answering.add(_endpoint(model))
 
 
 @contextmanager
@@ -48,5 +58,5 @@ def _set(model: Any, value: bool) -> None:
     vars(model)[_FIELD] = value
 
 
-def _endpoint(model: Any) -> tuple[str, Any, Any]:
+def _endpoint(model: Any) -> _Endpoint:
     return type(model).__name__, getattr(model, "openai_api_base", None), getattr(model, "model_name", None)

@@ -34,7 +34,7 @@ def _amended(
     return [wishes.messages(prompt) for prompt in prompts], wishes.options(model, options)
 
 
-def _counted(model: BaseChatModel) -> bool:
+def _on_trial(model: BaseChatModel) -> bool:
     return asked.current() is not None and counting.ask(model)
 
 
@@ -68,12 +68,15 @@ def _generating(generate: Any) -> Any:
         self: BaseChatModel, messages: Any, stop: Any = None, callbacks: Any = None, *, tags: Any = None, **options: Any
     ) -> Any:
         messages, options = _amended(self, messages, options, callbacks, tags)
-        counted = _counted(self)
+        trial = _on_trial(self)
         with _explained():
             try:
-                return generate(self, messages, stop, callbacks, tags=tags, **options)
+                result = generate(self, messages, stop, callbacks, tags=tags, **options)
+                if trial:
+                    counting.answered(self)
+                return result
             except Exception as error:
-                if not counted:
+                if not trial:
                     raise
                 with counting.without(self, error):
                     return generate(self, messages, stop, callbacks, tags=tags, **options)
@@ -86,12 +89,15 @@ def _agenerating(agenerate: Any) -> Any:
         self: BaseChatModel, messages: Any, stop: Any = None, callbacks: Any = None, *, tags: Any = None, **options: Any
     ) -> Any:
         messages, options = _amended(self, messages, options, callbacks, tags)
-        counted = _counted(self)
+        trial = _on_trial(self)
         with _explained():
             try:
-                return await agenerate(self, messages, stop, callbacks, tags=tags, **options)
+                result = await agenerate(self, messages, stop, callbacks, tags=tags, **options)
+                if trial:
+                    counting.answered(self)
+                return result
             except Exception as error:
-                if not counted:
+                if not trial:
                     raise
                 with counting.without(self, error):
                     return await agenerate(self, messages, stop, callbacks, tags=tags, **options)
@@ -109,15 +115,17 @@ def _prompt(model: Any, input: Any, config: Any, options: dict[str, Any]) -> tup
 def _streaming(stream: Any) -> Any:
     def wrapped(self: BaseChatModel, input: Any, config: Any = None, **options: Any) -> Any:
         input, options = _prompt(self, input, config, options)
-        counted, begun = _counted(self), False
+        trial, begun = _on_trial(self), False
         with _explained():
             try:
                 with closing(stream(self, input, config, **options)) as chunks:
                     for chunk in chunks:
                         begun = True
                         yield chunk
+                if trial:
+                    counting.answered(self)
             except Exception as error:
-                if begun or not counted:
+                if begun or not trial:
                     raise
                 with counting.without(self, error):
                     yield from stream(self, input, config, **options)
@@ -128,15 +136,17 @@ def _streaming(stream: Any) -> Any:
 def _astreaming(astream: Any) -> Any:
     async def wrapped(self: BaseChatModel, input: Any, config: Any = None, **options: Any) -> Any:
         input, options = _prompt(self, input, config, options)
-        counted, begun = _counted(self), False
+        trial, begun = _on_trial(self), False
         with _explained():
             try:
                 async with aclosing(astream(self, input, config, **options)) as chunks:
                     async for chunk in chunks:
                         begun = True
                         yield chunk
+                if trial:
+                    counting.answered(self)
             except Exception as error:
-                if begun or not counted:
+                if begun or not trial:
                     raise
                 with counting.without(self, error):
                     async with aclosing(astream(self, input, config, **options)) as chunks:
