@@ -21,10 +21,10 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.constants import TAG_NOSTREAM
 
-from outlast.agent import ClientCall, Close, State, ToolCall, ToolResult
+from outlast.agent import ClientCall, Close, State, Text, ToolCall, ToolResult
 from outlast.shared.output.items import Path
 
-from . import speech
+from . import speech, structured
 from .listener import Listener
 from .survival import path_of
 
@@ -224,6 +224,12 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
                     await self._answer(message, path)
                 elif isinstance(message, AIMessage):
                     await self._finish(message, path)
+        if len(path) == 1 and (answer := structured.answer_in(outputs, (text for _, text in self._heard))):
+            text, key = answer
+            if key not in self._said:
+                self._said.add(key)
+                await self._listener.emit(Text(text, key), path)
+                await self._listener.emit(Close(key))
         if len(path) == 1 and (values := speech.values_in(outputs)):
             await self._listener.emit(State(values), path)
         await self._listener.flush()
@@ -260,6 +266,9 @@ class Callbacks(AsyncCallbackHandler, _StreamingCallbackHandler[Any]):
             await self._say(message, key, path)
         await self._listener.emit(Close(streamed_as or key))
         for call in speech.calls(message):
+            if self._listener.is_artificial(call.name):
+                self._said.add(call.call_id)  # LangChain's answer to it is not shown either
+                continue
             by_client = self._listener.is_clients(call.name)
             if by_client:
                 await self._listener.emit(ClientCall(call.name, call.arguments, call.call_id), path)
