@@ -26,17 +26,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
+
+from outlast.secret import Secret
 
 __all__ = [
     "Agent",
     "AgentError",
+    "Annotation",
     "Approval",
     "ClientCall",
     "Close",
     "Context",
     "Emission",
     "Reasoning",
+    "Refusal",
     "Request",
     "Retry",
     "Secret",
@@ -57,6 +61,22 @@ class Text:
     one ``key`` form one message whatever comes between them, until a `Close` of that key: for answers
     that are written at the same time.
     """
+
+    delta: str
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A source of the text before it: ``{"type": "url_citation", "url": "…", "title": "…"}``. ``key`` as in `Text`."""
+
+    values: Mapping[str, Any]
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A piece of what the agent says instead of an answer that it will not give. ``key`` as in `Text`."""
 
     delta: str
     key: str | None = None
@@ -140,7 +160,9 @@ class State:
     values: Mapping[str, Any]
 
 
-Emission = Text | Reasoning | Close | ToolCall | ToolResult | ClientCall | Approval | Usage | State
+Emission = (
+    Text | Annotation | Refusal | Reasoning | Close | ToolCall | ToolResult | ClientCall | Approval | Usage | State
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,28 +199,6 @@ class Request:
                     return content
                 return "".join(part.get("text") or "" for part in content)
         return ""
-
-
-class Secret:
-    """A text that shows itself to nobody who does not ask for it, and cannot be pickled or stored in another way."""
-
-    __slots__ = ("reveal",)
-    reveal: Callable[[], str]  # not named as pydantic's: LangGraph stores in clear what has a method of that name
-
-    def __init__(self, value: str) -> None:
-        self.reveal = lambda: value  # no attribute has it: serialisers look into those of strange objects
-
-    def __repr__(self) -> str:
-        return "Secret('***')"
-
-    def __copy__(self) -> Secret:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Secret:
-        return self
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("A Secret cannot be stored")
 
 
 Save = Callable[[Mapping[str, Any]], Awaitable[None]]

@@ -9,11 +9,21 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from outlast.shared.connections import Database
 from outlast.shared.settings import Settings
-from tests.support.clients import ASKED_FIRST, ASKED_SECOND, FIRST, SECOND, Weather, weather_service
+from tests.support.clients import (
+    ASKED_FIRST,
+    ASKED_SECOND,
+    FIRST,
+    OSLO,
+    SECOND,
+    Weather,
+    forming_service,
+    weather_service,
+)
+from tests.support.model_endpoint import Call
 
 QUESTIONS = [HumanMessage("What is the weather?"), HumanMessage("And now?")]
 
@@ -118,3 +128,26 @@ async def test_a_previous_response_is_continued(served: Weather, streaming: bool
 
     assert await assistant.converse() == [ASKED_FIRST, ASKED_FIRST]  # its agent is told nothing but the newest items
     assert assistant.executed == 2
+
+
+class City(BaseModel):
+    city: str
+    degrees: int
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+async def test_an_answer_of_a_schema_is_read(settings: Settings, version: str, method: Any) -> None:
+    async with forming_service(settings) as forming:
+        chat = ChatOpenAI(
+            model="city",
+            base_url=f"{forming.url}/v1",
+            api_key=SecretStr("none"),
+            use_responses_api=True,
+            output_version=version,
+            max_retries=0,
+            timeout=20,
+        )
+        if method == "function_calling":
+            forming.endpoint.otherwise = lambda request: [Call("City", OSLO)]
+        found: Any = await chat.with_structured_output(City, method=method).ainvoke("How warm is it in Oslo?")
+    assert found == City(**OSLO)

@@ -17,7 +17,17 @@ import pytest
 
 from outlast.shared.connections import Database
 from outlast.shared.settings import Settings
-from tests.support.clients import ASKED_FIRST, ASKED_SECOND, FIRST, SECOND, Weather, weather_service
+from tests.support.clients import (
+    ASKED_FIRST,
+    ASKED_SECOND,
+    FIRST,
+    OSLO,
+    SECOND,
+    Forming,
+    Weather,
+    forming_service,
+    weather_service,
+)
 from tests.support.processes import ROOT
 from tests.support.takeovers import Telling
 
@@ -32,6 +42,12 @@ needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is n
 @pytest.fixture
 async def served(settings: Settings, database: Database) -> AsyncGenerator[Weather]:
     async with weather_service(settings, database) as running:
+        yield running
+
+
+@pytest.fixture
+async def forming(settings: Settings) -> AsyncGenerator[Forming]:
+    async with forming_service(settings) as running:
         yield running
 
 
@@ -129,6 +145,21 @@ async def test_the_agents_sdk_answers_a_call_that_is_its_own(served: Weather, mo
     found = await agents_sdk(served.url, "asking", mode)
 
     assert (found["answers"], found["executed"]) == ([ASKED_FIRST, ASKED_SECOND], 2)
+
+
+@needs_node
+async def test_clients_of_node_read_an_answer_of_their_schema(forming: Forming) -> None:
+    found = await node("structured.mjs", forming.url, "city")
+
+    ways = ("parse", "stream", "langchain", "agents", "generateObject", "generateText", "streamText")
+    assert found == dict.fromkeys(ways, OSLO)
+
+
+async def test_clients_of_python_read_an_answer_of_their_schema(forming: Forming) -> None:
+    program = ROOT / "tests/clients/structured.py"
+    found = await run(INSTALLED / "python/bin/python", program, forming.url, "city")
+
+    assert found == dict.fromkeys(("agents", "agents_streamed", "pydantic_ai"), OSLO)
 
 
 async def agents_sdk(*arguments: str) -> dict[str, Any]:

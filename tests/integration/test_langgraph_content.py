@@ -40,14 +40,18 @@ async def test_reasoning_and_parts_of_content_become_their_items(settings: Setti
     assert summary(await ask(settings, graph)) == ["reasoning: Let me think.", "It is so."]
 
 
-async def test_a_models_refusal_is_its_answer(settings: Settings) -> None:
+@pytest.mark.parametrize("form", [{}, {"text": {"format": {"type": "json_object"}}}])
+async def test_a_models_refusal_is_its_answer(settings: Settings, form: dict[str, Any]) -> None:
     refused: tuple[AIMessage, ...] = (
         AIMessage([{"type": "refusal", "refusal": "I cannot."}]),  # OpenAI's Responses API, through LangChain
         AIMessage("", additional_kwargs={"refusal": "I cannot."}),  # its chat completions
     )
     for message in refused:
         graph = calling(RuleModel(answer=lambda _m, _o, said=message: said, streams=False))
-        assert summary(await ask(settings, graph)) == ["I cannot."]
+        response = await ask(settings, graph, **form)
+        assert response.status == "completed"
+        [[part]] = [item.content for item in response.output]
+        assert (part.type, part.refusal) == ("refusal", "I cannot.")
 
 
 async def test_what_is_not_the_answer_is_not_shown(settings: Settings) -> None:

@@ -105,7 +105,7 @@ async def test_an_answer_that_does_not_come_to_its_end_is_asked_for_again(
 
 
 async def test_a_request_that_is_wrong_is_not_made_again(endpoint: ModelEndpoint, settings: Settings) -> None:
-    agent = Counting(endpoint)
+    agent = Counting(endpoint, stream_usage=True)
     endpoint.will_refuse(400, SECRET)
     async with agent.served(settings) as service:
         response = await service.openai.responses.create(input="hi")

@@ -58,7 +58,10 @@ NOT_REQUESTS: dict[str, bytes] = {
     "a compressed body": b"\x1f\x8b\x08\x00",
     "deeper than can be read": b'{"input": "hi", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
     "deeper than can be written": b'{"input": "hi", "x": ' + b"[" * 300 + b"]" * 300 + b"}",
-    "metadata too deep to be shown": b'{"input": "hi", "text": {"format": ' + b'{"x":' * 252 + b"1" + b"}" * 254,
+    "metadata too deep to be shown": b'{"input": "hi", "text": {"format": {"type": "text", "x":'
+    + b'{"x":' * 251
+    + b"1"
+    + b"}" * 254,
     "no input": b"{}",
 }
 
@@ -116,6 +119,7 @@ async def test_an_item_that_is_wrong_is_named(http: httpx.AsyncClient) -> None:
         assert refused(answer, 400, param=param), name
 
 
+SCHEMA = {"type": "json_schema", "name": "answer", "schema": {}}
 WRONG_FIELDS: dict[str, list[Any]] = {
     "model": [5, ["mirror"]],
     "instructions": [5, ["Be brief."]],
@@ -132,6 +136,14 @@ WRONG_FIELDS: dict[str, list[Any]] = {
     "context": [5, "a"],
     "context.conversation_id": [{"conversation_id": value} for value in (5, ["c"], "a\0b", "c" * 513)],
     "context.user_id": [{"user_id": 5}],
+    "text.format": [{"format": value} for value in (5, "json_object", ["text"])],
+    "text.format.type": [{"format": {"type": value}} for value in (None, 5, "xml", "x" * 100_000, ["text"], {})],
+    "text.format.name": [
+        {"format": {**SCHEMA, "name": value}} for value in (None, 5, "", "my answer", "x" * 65, "a\n", "é")
+    ],
+    "text.format.schema": [{"format": {**SCHEMA, "schema": value}} for value in (None, 5, "{}", [], True)],
+    "text.format.strict": [{"format": {**SCHEMA, "strict": "yes"}}],
+    "text.format.description": [{"format": {**SCHEMA, "description": 5}}],
     "tools": [5, "f", {"type": "function"}],
     "expire_queued_after_seconds": [0, 2**31, 2**63, 1.5],
     "tools[0]": [["f"]],
@@ -149,7 +161,6 @@ WRONG_FIELDS: dict[str, list[Any]] = {
     "max_output_tokens": ["1", 1.5, 0, -1],
     "max_tool_calls": ["1", 0],
     "text": [5, "text"],
-    "text.format": [{"format": "text"}],
     "reasoning": [5, "low"],
     "reasoning.effort": [{"effort": 1}],
     "truncation": [5, "none"],
@@ -172,7 +183,7 @@ async def test_a_field_of_another_type_is_named(http: httpx.AsyncClient) -> None
 async def test_fields_beyond_counting_are_refused_but_an_agents_own_values_are_not_counted(
     http: httpx.AsyncClient,
 ) -> None:
-    for field in ("tools", "metadata"):
+    for field in ("tools", "metadata", "text"):
         many = {field: dict.fromkeys(map(str, range(100_001)), 1)}
         assert "more than 100000 values" in refused(
             await http.post("/v1/responses", json={"input": "hi"} | many), 400, param=field

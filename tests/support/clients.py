@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
@@ -10,10 +11,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from langchain.agents import create_agent
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+
 from outlast.agent import ClientCall, Context, Reasoning, Request, ToolCall, ToolResult
 from outlast.shared.connections import Database
 from outlast.shared.settings import Settings
 from tests.support.log import stored_lines
+from tests.support.model_endpoint import Call, ModelEndpoint, Request as ModelRequest, Text, Usage, model_endpoint
 from tests.support.runs import take_first_attempts_over
 from tests.support.service import serving
 from tests.support.waiting import until
@@ -31,6 +37,14 @@ class Weather:
     url: str = ""
     started: Counter[str] = field(default_factory=Counter[str])
     """How often each agent was run; another attempt is another time."""
+
+
+@dataclass(frozen=True)
+class Forming:
+    """A server that answers in the form which is asked for, and the endpoint of its model."""
+
+    url: str
+    endpoint: ModelEndpoint
 
 
 def before(request: Request) -> str:
@@ -62,6 +76,30 @@ async def asking(request: Request, context: Context):
         yield ClientCall("get_weather", {"city": "Oslo"}, f"call_{context.response_id}")
         return
     yield f"You say {newest['output']}.{before(request)}"
+
+
+OSLO = {"city": "Oslo", "degrees": 3}
+
+
+@asynccontextmanager
+async def forming_service(settings: Settings) -> AsyncGenerator[Forming]:
+    """Serves `city`: a graph that calls a tool, and whose model answers with `OSLO` if it is asked for a schema."""
+
+    def answer(request: ModelRequest) -> list[Text | Call | Usage]:
+        if request.roles[-1] != "tool":
+            return [Call("look", {"city": "Oslo"}), Usage(12, 4)]
+        asked = request.body.get("response_format", {}).get("json_schema", {}).get("schema", {})
+        return [Text(json.dumps(OSLO) if "degrees" in asked.get("properties", {}) else "3 degrees."), Usage(20, 8)]
+
+    def look(city: str) -> str:
+        """Look out of the window."""
+        return "3 degrees"
+
+    with model_endpoint() as endpoint:
+        endpoint.otherwise = answer
+        model = ChatOpenAI(model="small", base_url=endpoint.url, api_key=SecretStr("none"), max_retries=0)
+        async with serving(settings, {"city": create_agent(model, [look])}) as service:
+            yield Forming(service.url, endpoint)
 
 
 @asynccontextmanager

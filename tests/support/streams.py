@@ -118,7 +118,7 @@ def _check_items(events: Sequence[dict[str, Any]]) -> None:
     for event in events:
         if "item_id" in event:
             assert event["item_id"] == ids[event["output_index"]]
-            if not event["type"].endswith(".delta"):
+            if not event["type"].endswith((".delta", ".annotation.added")):
                 told.append((event["type"], event["output_index"]))
     assert len(set(told)) == len(told)
     for event in done:
@@ -170,4 +170,5 @@ def _streamed(events: Sequence[dict[str, Any]], index: int) -> str | None:
 
 def _said(item: dict[str, Any]) -> str:
     parts = item.get("content") or item.get("summary") or ()
-    return item["arguments"] if "arguments" in item else "".join(part["text"] for part in parts)
+    said = "".join(part.get("text", part.get("refusal")) for part in parts)
+    return item.get("arguments", said)

@@ -49,6 +49,9 @@ class Noted:
     def is_clients(self, tool: str) -> bool:
         return False
 
+    def is_artificial(self, tool: str) -> bool:
+        return False
+
     def called(self, by_client: bool) -> None: ...
 
 

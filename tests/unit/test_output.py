@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from outlast.agent import Approval, ClientCall, Close, Reasoning, State, Text, ToolCall, ToolResult, Usage
+from outlast.agent import (
+    Annotation,
+    Approval,
+    ClientCall,
+    Close,
+    Reasoning,
+    Refusal,
+    State,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from outlast.shared.domain.runs import ToolItems
 from outlast.shared.output import Output
 from tests.support.streams import End, a_run, new_id, stream_of
@@ -23,7 +35,7 @@ def summary(item: dict[str, Any]) -> str:
     """An item in one line: its type, what it says, and its status when that is not `completed`."""
     match item["type"]:
         case "message":
-            said = "".join(part["text"] for part in item["content"])
+            said = "".join(part.get("text", part.get("refusal")) for part in item["content"])
         case "reasoning":
             said = "".join(part["text"] for part in item["summary"])
         case "mcp_call":
@@ -53,9 +65,19 @@ FUNCTION_CALL = [
     "output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done",
 ]  # fmt: skip
 
+PAGE = {"type": "url_citation", "url": "https://example.org", "title": "Goats"}
+
 EVENTS: dict[str, tuple[list[object], list[str]]] = {
     "nothing": ([], []),
     "a message of two pieces": (["a", "b"], [*MESSAGE, "output_text.delta", *MESSAGE_DONE]),
+    "a refusal": (
+        [Refusal("I "), Refusal("will not.")],
+        [
+            "output_item.added", "content_part.added", "refusal.delta", "refusal.delta",
+            "refusal.done", "content_part.done", "output_item.done",
+        ],
+    ),
+    "an annotation": (["a", Annotation(PAGE)], [*MESSAGE, "output_text.annotation.added", *MESSAGE_DONE]),
     "reasoning": (
         [Reasoning("hm")],
         [
@@ -85,6 +107,7 @@ def test_each_kind_of_item_has_its_events_in_one_order(name: str) -> None:
 ANSWERS: dict[str, tuple[list[object], list[str]]] = {
     "text alone": (["Hello ", Text("world"), "."], ["message: Hello world."]),
     "reasoning, then text": ([Reasoning("h"), Reasoning("m"), "Yes."], ["reasoning: hm", "message: Yes."]),
+    "an answer, then a refusal": (["Well. ", Refusal("No.")], ["message: Well. ", "message: No."]),
     "reasoning again": (["a", Reasoning("b"), "c"], ["message: a", "reasoning: b", "message: c"]),
     "a tool between two messages": (
         ["Look. ", CLOCK, NOON, "It is ", "noon."],
@@ -264,3 +287,21 @@ def test_what_is_taken_back_goes_with_the_reasoning_before_it() -> None:
 
     assert len(events[0].fields["outlast"]["superseded"]) == 2
     assert [summary(item) for item in response["output"]] == ["message: stays", "message: whole"]
+
+
+def test_annotations_belong_to_the_text_that_is_being_written_under_their_key() -> None:
+    placed = {**PAGE, "start_index": 0, "end_index": 5}
+    file = {"type": "file_citation", "file_id": "f1", "filename": "a.md", "index": 0}
+    emissions = [
+        Text("Goats", "a"), Text("eat", "b"), Annotation(PAGE, "b"), Annotation(placed, "a"), Text(" grass", "b"),
+        Annotation(file, "b"),
+    ]  # fmt: skip
+    events = stream_of(emissions)
+
+    first, second = (item["content"][0]["annotations"] for item in events[-1]["response"]["output"])
+    assert first == [placed]
+    assert second == [{**PAGE, "start_index": 3, "end_index": 3}, file]
+    told = [event for event in events if event["type"] == "response.output_text.annotation.added"]
+    assert [(event["output_index"], event["annotation_index"], event["annotation"]) for event in told] == [
+        (1, 0, second[0]), (0, 0, placed), (1, 1, file)
+    ]  # fmt: skip

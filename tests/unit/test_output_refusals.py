@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from outlast.agent import AgentError, Approval, ClientCall, Reasoning, State, Text, ToolCall, ToolResult, Usage
+from outlast.agent import (
+    AgentError,
+    Annotation,
+    Approval,
+    ClientCall,
+    Reasoning,
+    State,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from outlast.api.submissions import first_events
 from outlast.shared.domain.runs import ToolItems
 from outlast.shared.output import EmissionError, Output
@@ -36,6 +47,13 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "reasoning that is a list": ([Reasoning(["a"])], "Reasoning.delta must be str, not list"),  # type: ignore[arg-type]
     "a result that is a dict": ([CLOCK, ToolResult("c1", {})], "ToolResult.output must be str"),  # type: ignore[arg-type]
     "an error that is one": ([CLOCK, ToolResult("c1", error=OSError())], "ToolResult.error must be"),  # type: ignore[arg-type]
+    "an annotation of no type": ([Annotation({})], "An annotation's type is one of url_citation, file_citation"),
+    "an annotation that is text": ([Annotation("x")], "kept as JSON"),  # type: ignore[arg-type]
+    "an annotation without its address": ([Annotation({"type": "url_citation"})], "The url of a url_citation must be"),
+    "an annotation at no place": (
+        [Annotation({"type": "url_citation", "url": "", "title": "", "end_index": "1"})],
+        "The end_index of",
+    ),
     "a name that is none": ([ToolCall(None, {}, "c1")], "ToolCall.name must be str"),  # type: ignore[arg-type]
     "a call without id": ([ToolCall("t", {}, None)], "ToolCall.call_id must be str"),  # type: ignore[arg-type]
     "a client's call without id": ([ClientCall("t", {}, 1)], "ClientCall.call_id must be str"),  # type: ignore[arg-type]

@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from outlast.agent import Approval, ClientCall, Close, Reasoning, State, Text, ToolCall, ToolResult, Usage
+from outlast.agent import (
+    Annotation,
+    Approval,
+    ClientCall,
+    Close,
+    Reasoning,
+    Refusal,
+    State,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from outlast.api.submissions import first_events
 from outlast.shared.domain.events import Event
 from outlast.shared.domain.ids import item_id
@@ -26,7 +38,8 @@ from tests.support.takeovers import anonymous, ended
 Emissions = list[object]
 EVERYTHING: Emissions = [
     Reasoning("hm"), "Look: ", ToolCall("t", {"a": 1}, "c"), "wait", ToolResult("c", "1"), ToolCall("t", {}, "c"),
-    ToolResult("c", error="no"), "Bye", State({"a": 1}), Usage(1, 1), ClientCall("f", {}, "x"), Approval("f", {}, "y"),
+    ToolResult("c", error="no"), "Bye", Annotation({"type": "file_path", "file_id": "f1", "index": 0}), " now",
+    State({"a": 1}), Refusal("No more."), Usage(1, 1), ClientCall("f", {}, "x"), Approval("f", {}, "y"),
 ]  # fmt: skip
 
 
@@ -311,3 +324,24 @@ def test_a_run_may_end_before_anything_is_said(end: End) -> None:
     run.end(str(end))
 
     assert [event["type"] for event in run.events[:-1]] == ["response.in_progress"]
+
+
+def test_what_survives_keeps_its_annotations_and_refusals() -> None:
+    submission = a_submission()
+    log = first_events(submission).data.split("\n")
+    page = {"type": "url_citation", "url": "https://example.org", "title": "Goats"}
+    said: Emissions = [Text("Goats", "a"), Annotation(page, "a"), Refusal("No.", "b"), Text("!", "a")]
+    log += attempt(a_run(submission), said, end=None)
+
+    past = replay(map(event_from, log))
+    output = Output(
+        replace(a_run(submission), attempt=2, last_seq=past.last_seq),
+        partial(item_id, submission.run_id),
+        lambda: 0.0,
+        past,
+    )
+    output.begin({item.id for item in past.items})
+
+    first, second = (item.data["content"][0] for item in output.surviving)
+    assert (first["text"], first["annotations"]) == ("Goats!", [{**page, "start_index": 5, "end_index": 5}])
+    assert second == {"type": "refusal", "refusal": "No."}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,6 +25,9 @@ ITEM_TYPES: dict[str, tuple[str, ...]] = {
     "compaction": (),
     "item_reference": ("id",),
 }
+FORMATS = ("text", "json_schema", "json_object")
+_FORMAT_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_JSON_TYPES: dict[type, str] = {str: "a string", dict: "an object", bool: "true or false"}
 MAX_THREAD_CHARACTERS = 512
 MAX_VALUES = 100_000  # in a field: to check more would hold up all other requests of the replica, and list their errors
 _MAX_EXPIRY_SECONDS = 2**31 - 1
@@ -175,6 +179,8 @@ def parse(body: Any) -> CreateResponse:
     if request.conversation is not None and request.previous_response_id is not None:
         raise Invalid("Give either 'conversation' or 'previous_response_id', not both.", param="previous_response_id")
     _check_thread(*request.named_thread)
+    if request.text is not None and request.text.format is not None:
+        _check_format(request.text.format)
     return request
 
 
@@ -182,7 +188,7 @@ def _check_counts(body: dict[str, Any]) -> None:
     """Only of what is looked into: an agent's own fields may be as many as fit into a body."""
     if len(body) > MAX_VALUES:
         raise Invalid(f"The request body has more than {MAX_VALUES} fields.")
-    for param in ("input", "tools", "metadata"):
+    for param in ("input", "tools", "metadata", "text"):
         left, waiting = MAX_VALUES, [body.get(param)]
         while waiting:
             value = waiting.pop()
@@ -204,6 +210,34 @@ def _check_items(items: Sequence[InputItem]) -> None:
         for name in ITEM_TYPES["item_reference" if item.is_reference else item.type]:
             if getattr(item, name) is None:
                 raise _missing(f"input[{index}].{name}")
+
+
+def _check_format(form: Mapping[str, Any]) -> None:
+    """The form that the answer is to have. Whether its schema is one the worker says, which has the means."""
+    kind = form.get("type")
+    if kind is None:
+        raise _missing("text.format.type")
+    if kind not in FORMATS:
+        shown = repr(kind[:64]) if isinstance(kind, str) else "no string"
+        raise Invalid(f"Invalid value: {shown}. Supported values are {', '.join(FORMATS)}.", param="text.format.type")
+    if kind != "json_schema":
+        return
+    for name, type_ in {"name": str, "schema": dict, "description": str, "strict": bool}.items():
+        value = form.get(name)
+        if value is None and name in ("name", "schema"):
+            raise _missing(f"text.format.{name}")
+        if value is not None and not isinstance(value, type_):
+            what = _JSON_TYPES[type_]
+            raise Invalid(
+                f"Invalid value for 'text.format.{name}': Input should be {what}.",
+                param=f"text.format.{name}",
+                code="invalid_type",
+            )
+    if not _FORMAT_NAME.fullmatch(form["name"]):
+        raise Invalid(
+            "Invalid value for 'text.format.name': at most 64 letters, digits, underscores and dashes.",
+            param="text.format.name",
+        )
 
 
 def _check_thread(param: str, name: Any) -> None:

@@ -28,7 +28,7 @@ from outlast.shared.output.replay import Past
 from outlast.shared.settings import Settings
 from outlast.shared.store import events, leases, retries, runs
 
-from . import recording
+from . import form, recording
 from .agents.adapter import Adapter
 from .background import stack_of
 from .failures import consequence, failed_for, given_up
@@ -198,7 +198,7 @@ class Attempt:
         refusal = self._refusal()
         if self._agent is None or refusal is not None:
             return refusal
-        self._driving = asyncio.create_task(self._agent.execute(stage))
+        self._driving = asyncio.create_task(form.execute(self._agent, stage))
         await self._until_over(self._driving)
         stage.close()
         error = asyncio.CancelledError() if self._deserted or self._driving.cancelled() else self._driving.exception()

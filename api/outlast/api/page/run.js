@@ -152,7 +152,7 @@ export class Run {
   progress(item, event) {
     if (!item) return;
     item.lastNumber = event.sequence_number;
-    if (event.type === "response.output_text.delta" || event.type === "response.reasoning_summary_text.delta") {
+    if (/^response\.(output_text|refusal|reasoning_summary_text)\.delta$/.test(event.type)) {
       item.text += event.delta;
       item.deltas += 1;
     } else if (event.arguments !== undefined) item.data.arguments = event.arguments;

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from outlast.agent import AgentError, Approval, ClientCall, ToolCall, Usage
+from outlast.agent import AgentError, Approval, ClientCall, ToolCall, ToolResult, Usage
 from outlast.shared.domain.responses import usage_object
 from outlast.shared.wire import clean, clean_within, from_json, to_json
+
+KINDS = {"Text": "message", "Refusal": "refusal", "Reasoning": "reasoning"}
+"""What pieces of each become, in the words of `items.kind_of`."""
 
 
 class EmissionError(AgentError):
@@ -54,6 +57,27 @@ def key(value: object, name: str) -> str | None:
     return None if value is None else text(value, name)
 
 
+_ANNOTATIONS = {
+    "url_citation": {"url": str, "title": str},
+    "file_citation": {"file_id": str, "filename": str, "index": int},
+    "container_file_citation": {"container_id": str, "file_id": str, "filename": str},
+    "file_path": {"file_id": str, "index": int},
+}
+"""The API's, with what each must have beside a place in the text."""
+
+
+def annotation(given: Mapping[str, Any]) -> dict[str, Any]:
+    """As it was given, if clients can read it."""
+    values = snapshot(given)
+    needed = _ANNOTATIONS.get(values.get("type") or "")
+    if needed is None:
+        raise EmissionError(f"An annotation's type is one of {', '.join(_ANNOTATIONS)}, not {values.get('type')!r}.")
+    for name, kind in (needed | {name: int for name in ("start_index", "end_index") if name in values}).items():
+        if type(values.get(name)) is not kind:
+            raise EmissionError(f"The {name} of a {values['type']} must be {kind.__name__}.")
+    return values
+
+
 def arguments(given: Mapping[str, Any] | str) -> str:
     return clean(given) if isinstance(given, str) else to_json(snapshot(given))
 
@@ -89,3 +113,9 @@ def held(call: ClientCall | Approval) -> ClientCall | Approval:
 def held_id(call: ClientCall | Approval) -> tuple[type, str]:
     """What no two calls that are held back may share."""
     return type(call), call.call_id if isinstance(call, ClientCall) else call.approval_id
+
+
+def answered(result: ToolResult) -> tuple[str, str, str | None]:
+    """A tool's result, as it will be told: the id of its call, the output, and the error."""
+    error = None if result.error is None else text(result.error, "ToolResult.error")
+    return text(result.call_id, "ToolResult.call_id"), text(result.output, "ToolResult.output"), error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -95,6 +96,16 @@ def close(item: Item, status: Closing) -> list[Step]:
 
 
 def open_message(index: int, item_id: str, origin: Origin) -> tuple[Item, list[Step]]:
+    part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    return _open_message(index, item_id, origin, part)
+
+
+def open_refusal(index: int, item_id: str, origin: Origin) -> tuple[Item, list[Step]]:
+    """A message in which the model says that it will not answer."""
+    return _open_message(index, item_id, origin, {"type": "refusal", "refusal": ""})
+
+
+def _open_message(index: int, item_id: str, origin: Origin, part: dict[str, Any]) -> tuple[Item, list[Step]]:
     data: dict[str, Any] = {
         "id": item_id,
         "type": "message",
@@ -104,8 +115,7 @@ def open_message(index: int, item_id: str, origin: Origin) -> tuple[Item, list[S
     }
     item = Item(index, data, origin=origin)
     added = item.added()
-    part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-    item.data["content"] = [dict(part)]
+    item.data["content"] = [copy.deepcopy(part)]
     return item, [added, ("response.content_part.added", item.at(content_index=0, part=part))]
 
 
@@ -114,14 +124,34 @@ def text_delta(item: Item, delta: str) -> Step:
     return "response.output_text.delta", item.at(content_index=0, delta=delta, logprobs=[])
 
 
+def refusal_delta(item: Item, delta: str) -> Step:
+    item.pieces.append(delta)
+    return "response.refusal.delta", item.at(content_index=0, delta=delta)
+
+
+def annotate(item: Item, annotation: dict[str, Any]) -> Step:
+    """Add one. A citation that names no place in the text is at the end of what has been said so far."""
+    annotations: list[dict[str, Any]] = item.data["content"][0]["annotations"]
+    if annotation["type"] in ("url_citation", "container_file_citation"):
+        end = sum(map(len, item.pieces))
+        annotation = {"start_index": end, "end_index": end, **annotation}
+    annotations.append(annotation)
+    fields = item.at(content_index=0, annotation_index=len(annotations) - 1, annotation=annotation)
+    return "response.output_text.annotation.added", fields
+
+
 def _close_message(item: Item, status: Closing) -> Iterator[Step]:
     content: list[dict[str, Any]] = item.data["content"]
     if not content:  # a worker died between the item and its part
         yield item.done(status)
         return
-    part = content[0]
-    part["text"] = "".join(item.pieces)
-    yield "response.output_text.done", item.at(content_index=0, text=part["text"], logprobs=[])
+    part, text = content[0], "".join(item.pieces)
+    if part["type"] == "refusal":
+        part["refusal"] = text
+        yield "response.refusal.done", item.at(content_index=0, refusal=text)
+    else:
+        part["text"] = text
+        yield "response.output_text.done", item.at(content_index=0, text=text, logprobs=[])
     yield "response.content_part.done", item.at(content_index=0, part=dict(part))
     yield item.done(status)
 
@@ -149,6 +179,35 @@ def _close_reasoning(item: Item, status: Closing) -> Iterator[Step]:
         yield "response.reasoning_summary_text.done", item.at(summary_index=0, text=part["text"])
         yield "response.reasoning_summary_part.done", item.at(summary_index=0, part=dict(part))
     yield item.done(None if status == "completed" else status)
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """How one kind of what is said piece by piece begins and goes on."""
+
+    prefix: str
+    """Of its ids."""
+    open: Callable[[int, str, Origin], tuple[Item, list[Step]]]
+    add: Callable[[Item, str], Step]
+
+
+SAYINGS = {
+    "message": Saying("msg_", open_message, text_delta),
+    "refusal": Saying("msg_", open_refusal, refusal_delta),
+    "reasoning": Saying("rs_", open_reasoning, reasoning_delta),
+}
+
+
+def kind_of(item: Item) -> str:
+    """Its type, or that it is a refusal."""
+    content: list[dict[str, Any]] = item.data.get("content") or []
+    return "refusal" if content and content[0].get("type") == "refusal" else item.type
+
+
+def text_of(message: Item) -> str:
+    """All that a message says, as far as it has come."""
+    content: list[dict[str, Any]] = message.data["content"]
+    return content[0]["text"] if content and not message.open else "".join(message.pieces)
 
 
 # -- tools that the server runs ----------------------------------------------------------------------------------------

@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from outlast.agent import (
+    Annotation,
     Approval,
     ClientCall,
     Close,
     Reasoning,
+    Refusal,
     State,
     Text,
     ToolCall,
@@ -83,9 +85,7 @@ class Output:
         held = self._asides.withdraw(key)
         if lost or held:
             self._mark(lost, held)
-        return self._number(
-            [step for item in opened if isinstance(item, Item) for step in items.close(item, "incomplete")]
-        )
+        return self._number(s for item in opened if isinstance(item, Item) for s in items.close(item, "incomplete"))
 
     def arrange(self, keys: Sequence[str]) -> None:
         """Have the final output in the order of these keys. What has no such key stays behind what it followed."""
@@ -98,6 +98,11 @@ class Output:
     def is_held(self, call_id: str) -> bool:
         """Whether a call that the client must answer is held back under this id."""
         return any(emissions.held_id(held)[1] == call_id for held in self._asides.held)
+
+    @property
+    def surviving(self) -> list[Item]:
+        """What is part of the answer, so far."""
+        return items.arranged(self._items, self._ranks)
 
     @property
     def asking(self) -> Sequence[Path]:
@@ -117,15 +122,15 @@ class Output:
         return self._number(self._close_open(status))
 
     def complete(self, now: datetime) -> tuple[list[Event], dict[str, Any]]:
-        steps = [*self._close_open("completed"), *self._client_calls()]
-        return self._end(steps, COMPLETED, RunStatus.COMPLETED, completed_at=now)
+        return self._end(
+            [*self._close_open("completed"), *self._client_calls()], COMPLETED, RunStatus.COMPLETED, completed_at=now
+        )
 
     def fail(self, code: str, message: str) -> tuple[list[Event], dict[str, Any]]:
-        steps = self._close_open("incomplete")
-        return self._end(steps, FAILED, RunStatus.FAILED, error=error_object(clean(code), clean(message)))
+        error = error_object(clean(code), clean(message))
+        return self._end(self._close_open("incomplete"), FAILED, RunStatus.FAILED, error=error)
 
-    def cancel(self) -> tuple[list[Event], dict[str, Any]]:
-        """Ends with ``response.incomplete`` whose status is cancelled: OpenAI has no event for it."""
+    def cancel(self) -> tuple[list[Event], dict[str, Any]]:  # by ``response.incomplete``: OpenAI has no event for it
         return self._end(self._close_open("incomplete"), INCOMPLETE, RunStatus.CANCELLED)
 
     # -- emissions -----------------------------------------------------------------------------------------------------
@@ -134,10 +139,12 @@ class Output:
         match emission:
             case str():
                 return self._say("message", clean(emission), Origin(None, path))
-            case Text() | Reasoning():
-                kind, name = ("message", "Text") if isinstance(emission, Text) else ("reasoning", "Reasoning")
+            case Text() | Refusal() | Reasoning():
+                name = type(emission).__name__
                 origin = Origin(emissions.key(emission.key, f"{name}.key"), path)
-                return self._say(kind, emissions.text(emission.delta, f"{name}.delta"), origin)
+                return self._say(emissions.KINDS[name], emissions.text(emission.delta, f"{name}.delta"), origin)
+            case Annotation(values, key):
+                return self._annotate(emissions.annotation(values), Origin(emissions.key(key, "Annotation.key"), path))
             case Close(key):
                 return self._finish_saying(emissions.text(key, "Close.key"))
             case ToolCall():
@@ -159,17 +166,24 @@ class Output:
     def _say(self, kind: str, delta: str, origin: Origin) -> list[Step]:
         if not delta:
             return []
+        speaking, opening = self._speaker(kind, origin)
+        return [*opening, items.SAYINGS[kind].add(speaking, delta)]
+
+    def _annotate(self, annotation: dict[str, Any], origin: Origin) -> list[Step]:
+        speaking, opening = self._speaker("message", origin)
+        return [*opening, items.annotate(speaking, annotation)]
+
+    def _speaker(self, kind: str, origin: Origin) -> tuple[Item, list[Step]]:
+        """What is being said there; begun, if it is nothing of this kind."""
         speaking = self._speaking.get(origin.key)
-        steps: list[Step] = []
-        if speaking is None or speaking.type != kind or speaking.origin.path != origin.path:
-            steps += self._finish_saying(None) + (self._finish_saying(origin.key) if origin.key else [])
-            make = items.open_message if kind == "message" else items.open_reasoning
-            speaking, opening = make(self._index, self._new_id("msg_" if kind == "message" else "rs_"), origin)
-            self._speaking[origin.key] = speaking
-            self._items.append(speaking)
-            steps += opening
-        add = items.text_delta if kind == "message" else items.reasoning_delta
-        return [*steps, add(speaking, delta)]
+        if speaking is not None and items.kind_of(speaking) == kind and speaking.origin.path == origin.path:
+            return speaking, []
+        steps = self._finish_saying(None) + (self._finish_saying(origin.key) if origin.key else [])
+        saying = items.SAYINGS[kind]
+        speaking, opening = saying.open(len(self._items), self._new_id(saying.prefix), origin)
+        self._speaking[origin.key] = speaking
+        self._items.append(speaking)
+        return speaking, [*steps, *opening]
 
     def _finish_saying(self, key: str | None) -> list[Step]:
         speaking = self._speaking.pop(key, None)
@@ -184,17 +198,16 @@ class Output:
             self._calls[call.call_id] = call  # pairs are complete or absent: shown with the result, or not at all
             return steps
         origin = Origin(call.call_id, path)
-        item, opening = items.open_mcp_call(self._index, self._new_id("mcp_"), origin, call.name, str(call.arguments))
+        item, opening = items.open_mcp_call(
+            len(self._items), self._new_id("mcp_"), origin, call.name, str(call.arguments)
+        )
         self._calls[call.call_id] = item
         self._items.append(item)
         return [*steps, *opening]
 
     def _answer(self, result: ToolResult, path: Path) -> list[Step]:
-        output = emissions.text(result.output, "ToolResult.output")
-        error = None if result.error is None else emissions.text(result.error, "ToolResult.error")
-        key = emissions.text(result.call_id, "ToolResult.call_id")
-        call = self._calls.pop(key, None)
-        if call is None:
+        key, output, error = emissions.answered(result)
+        if (call := self._calls.pop(key, None)) is None:
             raise EmissionError(f"A tool result has the call_id {result.call_id!r}, which no open tool call has.")
         origin = Origin(key, path)
         steps = self._finish_saying(None)
@@ -222,34 +235,28 @@ class Output:
             if isinstance(held, ClientCall):
                 steps += self._add(items.function_call, "fc_", Origin(), held.call_id, name, arguments)
             else:
-                item, opening = items.approval_request(self._index, held.approval_id, name, arguments)
+                item, opening = items.approval_request(len(self._items), held.approval_id, name, arguments)
                 self._items.append(item)
                 steps += opening
         return steps
 
     # -- items, numbers, endings ---------------------------------------------------------------------------------------
 
-    @property
-    def _index(self) -> int:
-        """The next output index: the number of items ever added."""
-        return len(self._items)
-
     def _new_id(self, prefix: str) -> str:
-        """An id for the next item."""
-        return self._make_id(prefix, self._index)
+        """An id for the next item, whose index is the number of items ever added."""
+        return self._make_id(prefix, len(self._items))
 
     def _add(
         self, make: Callable[..., tuple[Item, list[Step]]], prefix: str, origin: Origin, *values: str
     ) -> list[Step]:
-        item, steps = make(self._index, self._new_id(prefix), origin, *values)
+        item, steps = make(len(self._items), self._new_id(prefix), origin, *values)
         self._items.append(item)
         return steps
 
     def _close_open(self, status: Closing) -> list[Step]:
         steps: list[Step] = []
         for item in self._items:
-            if item.open:
-                # A call without its result is never complete, nor is what is said again.
+            if item.open:  # a call without its result is never complete, nor is what is said again
                 complete = status if item.surviving and item.type != "mcp_call" else "incomplete"
                 steps += items.close(item, complete)
         self._speaking.clear()
@@ -287,12 +294,7 @@ class Output:
             self._marker["asides"] = [*self._marker.get("asides", ()), *asides]
 
     def _end(self, steps: list[Step], kind: str, status: RunStatus, **more: Any) -> tuple[list[Event], dict[str, Any]]:
-        outcome = Outcome(
-            status,
-            output=[item.data for item in items.arranged(self._items, self._ranks)],
-            usage=emissions.counted(self._usage),
-            custom_outputs=self._asides.state,
-            **more,
-        )
+        output, usage = [item.data for item in self.surviving], emissions.counted(self._usage)
+        outcome = Outcome(status, output=output, usage=usage, custom_outputs=self._asides.state, **more)
         response = response_object(self._run, outcome)
         return self._number([*steps, (kind, {"response": response})]), response

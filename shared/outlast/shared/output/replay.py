@@ -81,8 +81,10 @@ def _apply(past: Past, event: Event) -> None:
             item.done_seq = event.sequence_number
         case "response.content_part.added":
             _item(past, event).data["content"] = [fields["part"]]
-        case "response.output_text.delta" | "response.reasoning_summary_text.delta":
+        case "response.output_text.delta" | "response.refusal.delta" | "response.reasoning_summary_text.delta":
             _item(past, event).pieces.append(fields["delta"])
+        case "response.output_text.annotation.added":
+            _item(past, event).data["content"][0]["annotations"].append(fields["annotation"])
         case "response.reasoning_summary_part.added":
             _item(past, event).data["summary"] = [fields["part"]]
         case "response.mcp_call_arguments.delta" | "response.function_call_arguments.delta":

@@ -20,7 +20,7 @@ from outlast.shared.settings import GraphOptions
 from outlast.worker import recording
 from outlast.worker.stage import Drained, Stage
 
-from . import speech, stateless
+from . import interrupts, speech, stateless
 from .asked import Asked
 from .callbacks import Callbacks
 from .conversation import to_messages
@@ -79,6 +79,7 @@ class Performance:
         self._graph = serving.graph.copy(update={"checkpointer": self.saver})
         self._control = RunControl()
         self._called_client = False
+        self._interrupted = False
         self._callbacks = Callbacks(self, stage.surviving)
         self._transcript = self._callbacks.transcript
         self._messages: list[BaseMessage] = []
@@ -111,6 +112,8 @@ class Performance:
             if path[0]["step"] <= latest.metadata.get("step", -1) or len(path) > 1:
                 self._finish()
                 return  # what stood beside it is done too
+        if waiting := await interrupts.at_gate(self._graph, thread_config(self._stage.run)):
+            raise waiting
         await self._stream(None, thread_config(self._stage.run))
 
     async def _stream(self, given: Any, config: dict[str, Any]) -> None:
@@ -156,6 +159,8 @@ class Performance:
                 for opened in spans:
                     opened.close()
         self._finish()
+        if self._interrupted:
+            raise await interrupts.interrupted(self._graph, thread_config(self._stage.run))
 
     def _settle(self) -> None:
         """Correct what was told: the state that a step has left is the answer so far."""
@@ -175,8 +180,7 @@ class Performance:
     async def _see(self, update: dict[str, Any]) -> None:
         if self._called_client:  # by an earlier attempt: this step is to be the last
             self._control.request_drain("client_call")
-        if "__interrupt__" in update:
-            log.warning("agent.interrupted", reason="nothing can answer an interrupt() yet: the run completes")
+        self._interrupted |= "__interrupt__" in update
         if "__metadata__" in update:  # from a cache: nothing is called that could tell
             await self._stage.emit(State(speech.values_in(list(update.values()))))
 
@@ -204,9 +208,11 @@ class Performance:
     # -- what the callbacks tell goes here ----------------------------------------------------------------------------
 
     def emit(self, emission: object, path: Path = ()) -> None:
-        self._stage.tell(emission, path)
+        if (said := self._asked.as_answer(emission)) is not None:
+            self._stage.tell(said, path)
 
     def withdraw(self, key: str) -> None:
+        self._asked.withdrawn(key)
         self._stage.withdraw(key)
 
     @property
@@ -227,6 +233,9 @@ class Performance:
 
     def is_clients(self, tool: str) -> bool:
         return self._asked.is_clients(tool)
+
+    def is_artificial(self, tool: str) -> bool:
+        return self._asked.is_artificial(tool)
 
     def called(self, by_client: bool) -> None:
         self._asked.called()

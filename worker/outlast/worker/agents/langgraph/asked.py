@@ -1,7 +1,6 @@
-"""What a request asks of the model, given to the model calls of its run: instructions, limits, the client's tools.
+"""What a request asks of the model: instructions, limits, the client's tools, the form of the answer.
 
-A graph makes its models itself, and nothing in LangChain lets a caller reach them. So the four methods of LangChain's
-base class that every call goes through are wrapped, once in a process; a context variable says whose run it is.
+`model_calls` gives it to the model calls of the run.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from uuid import UUID
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, SystemMessage
-from langchain_core.runnables.config import ensure_config
 
-from outlast.agent import AgentError, Request
+from outlast.agent import AgentError, Annotation, Request, Text
+from outlast.worker.form import form_of
 
-from . import speech
+from . import forms, speech, structured
 
 _FOR_MODELS = {"temperature": "temperature", "top_p": "top_p", "max_output_tokens": "max_tokens"}
 """The request's name of a parameter, and the one that LangChain's models take."""
@@ -35,10 +34,31 @@ class Asked:
         self._tools = {tool["name"]: _chat_tool(tool) for tool in request.tools if tool.get("type") == "function"}
         self._choice = _choice(body.get("tool_choice"))
         self._bound: set[str] = set()
+        self._form = form_of(body)
+        self._spoken = forms.Spoken()
+        self._artificial: set[str] = set()
 
     def is_clients(self, tool: str) -> bool:
         """Whether the client runs this tool; one that the graph has itself under this name comes first."""
         return tool in self._bound
+
+    def is_artificial(self, tool: str) -> bool:
+        """Whether there is no such tool: to call it is LangChain's way of writing the graph's structured response."""
+        return tool in self._artificial
+
+    def as_answer(self, emission: object) -> object:
+        """What models say, or nothing (None), or as reasoning where JSON is asked for and this is none."""
+        if self._form is None or not isinstance(emission, Text | Annotation):
+            return emission
+        return self._spoken.of(emission)
+
+    def withdrawn(self, key: str) -> None:
+        """What was said under this key was taken back, and may begin anew."""
+        self._spoken.forget(key)
+
+    @property
+    def has_form(self) -> bool:
+        return self._form is not None
 
     def called(self) -> None:
         """A tool that must be called has been: forced again and again, the model would never come to an end."""
@@ -64,7 +84,8 @@ class Asked:
 
     def options(self, model: BaseChatModel, given: Mapping[str, Any]) -> dict[str, Any]:
         """The call's own options with what was asked for. Doing it twice changes nothing."""
-        options = {**given, **self._parameters}
+        self._artificial |= structured.artificial_tools()
+        options = {**given, **self._parameters, **self._formed(model, given)}
         theirs: list[Any] = list(given.get("tools") or ())
         if self._choice == "none":
             return {name: value for name, value in options.items() if name not in ("tools", "tool_choice")}
@@ -77,6 +98,12 @@ class Asked:
             bound["tools"] = [*theirs, *bound.get("tools", ())[len(theirs) :]]
             options |= bound
         return options
+
+    def _formed(self, model: BaseChatModel, given: Mapping[str, Any]) -> dict[str, Any]:
+        """A graph's own form comes first. The answer is checked, also that of a model which cannot be told."""
+        if self._form is None or forms.has_own(given):
+            return {}
+        return forms.options_for(model, self._form, given) or {}
 
     def messages(self, given: Sequence[BaseMessage]) -> list[BaseMessage]:
         """The instructions come after the graph's own."""
@@ -94,6 +121,11 @@ class Asked:
 
 
 _current: ContextVar[Asked | None] = ContextVar("asked", default=None)
+
+
+def current() -> Asked | None:
+    """What is asked of the models that are called here; None outside of runs."""
+    return _current.get()
 
 
 def _chat_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,50 +162,3 @@ def _bind(model: BaseChatModel, tools: list[Any], choice: str | None) -> dict[st
     except NotImplementedError:
         raise AgentError("The model of this agent cannot be given tools.", code="tools_not_supported") from None
     return dict(getattr(binding, "kwargs", {}))
-
-
-def _amended(
-    model: BaseChatModel, prompts: list[list[BaseMessage]], options: dict[str, Any], callbacks: Any, tags: Any
-) -> tuple[list[list[BaseMessage]], dict[str, Any]]:
-    asked = _current.get()
-    if asked is None or not asked.concerns(model, options, callbacks, tags or ()):
-        return prompts, options
-    return [asked.messages(prompt) for prompt in prompts], asked.options(model, options)
-
-
-def _wrap() -> None:
-    generate, agenerate = BaseChatModel.generate, BaseChatModel.agenerate
-    stream, astream = BaseChatModel.stream, BaseChatModel.astream
-
-    def wrapped_generate(
-        self: BaseChatModel, messages: Any, stop: Any = None, callbacks: Any = None, *, tags: Any = None, **options: Any
-    ) -> Any:
-        messages, options = _amended(self, messages, options, callbacks, tags)
-        return generate(self, messages, stop, callbacks, tags=tags, **options)
-
-    async def wrapped_agenerate(
-        self: BaseChatModel, messages: Any, stop: Any = None, callbacks: Any = None, *, tags: Any = None, **options: Any
-    ) -> Any:
-        messages, options = _amended(self, messages, options, callbacks, tags)
-        return await agenerate(self, messages, stop, callbacks, tags=tags, **options)
-
-    def prompt(model: Any, input: Any, config: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        full = ensure_config(config)
-        messages = model._convert_input(input).to_messages()
-        amended, options = _amended(model, [messages], options, full.get("callbacks"), full.get("tags"))
-        return amended[0], options
-
-    def wrapped_stream(self: BaseChatModel, input: Any, config: Any = None, **options: Any) -> Any:
-        input, options = prompt(self, input, config, options)
-        return stream(self, input, config, **options)
-
-    def wrapped_astream(self: BaseChatModel, input: Any, config: Any = None, **options: Any) -> Any:
-        input, options = prompt(self, input, config, options)
-        return astream(self, input, config, **options)
-
-    base = cast("Any", BaseChatModel)
-    base.generate, base.agenerate = wrapped_generate, wrapped_agenerate
-    base.stream, base.astream = wrapped_stream, wrapped_astream
-
-
-_wrap()

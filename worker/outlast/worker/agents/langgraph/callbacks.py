@@ -21,13 +21,12 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
-from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
 from outlast.agent import State
 from outlast.shared.output.items import Item, Path
 
-from . import speech
+from . import speech, structured
 from .listener import Listener
 from .loop_watch import LoopWatch
 from .pace import Pace
@@ -136,7 +135,7 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
         shown = (
             metadata is not None
             and "langgraph_checkpoint_ns" in metadata
-            and TAG_NOSTREAM not in (tags or ())
+            and not speech.is_hidden(tags)
             and metadata.get("lc_source") not in _INTERNAL
             and "ls_structured_output_format" not in (kwargs.get("options") or {})
             and not self.inside_tool(parent_run_id)
@@ -258,8 +257,7 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
         returned = [] if self.inside_tool(parent_run_id) else list(speech.messages_in(outputs))
         for message in returned:
             speech.id_of(message)
-        values = speech.values_in(outputs) if len(path) == 1 else {}
-        self._do(lambda: self._end_task(path, returned, values))
+        self._do(lambda: self._end_task(path, returned, outputs))
         self._end_node(run_id)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -276,10 +274,14 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
         self.transcript.begin_task(task)
         self.transcript.see(given)
 
-    def _end_task(self, path: Path, returned: Sequence[BaseMessage], values: Mapping[str, Any]) -> None:
+    def _end_task(self, path: Path, returned: Sequence[BaseMessage], outputs: Any) -> None:
         for message in returned:
             self.transcript.return_message(message, path)
-        if values:
+        if len(path) > 1:
+            return
+        if answer := structured.answer_in(outputs, self.transcript.texts):
+            self.transcript.tell_json(*answer, path)
+        if values := speech.values_in(outputs):
             self._listener.emit(State(values), path)
 
     def _end_node(self, run_id: UUID) -> None:

@@ -43,6 +43,10 @@ class Listener(Protocol):
         """Whether the client runs this tool."""
         ...
 
+    def is_artificial(self, tool: str) -> bool:
+        """Whether there is no such tool: a call of it is a structured response."""
+        ...
+
     def called(self, by_client: bool) -> None:
         """The model has called a tool."""
         ...

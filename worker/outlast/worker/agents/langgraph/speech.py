@@ -13,7 +13,9 @@ from langgraph.constants import TAG_NOSTREAM
 from langgraph.types import Command
 from pydantic_core import to_jsonable_python
 
-from outlast.agent import Reasoning, Text, Usage
+from outlast.agent import Annotation, Reasoning, Refusal, Text, Usage
+
+from .citations import annotations_in
 
 _HIDDEN = {TAG_NOSTREAM, "nostream", "langsmith:nostream"}  # LangGraph's tag, under its names of several releases
 
@@ -23,18 +25,23 @@ def is_hidden(*tags: Collection[str] | None) -> bool:
     return not _HIDDEN.isdisjoint(tag for given in tags for tag in given or ())
 
 
-def pieces(message: AIMessage, key: str) -> Iterator[Text | Reasoning]:
-    """Text and reasoning of a message, or of a chunk of one. A model's refusal is what it has to say."""
+def pieces(message: AIMessage, key: str) -> Iterator[Text | Annotation | Refusal | Reasoning]:
+    """What a message says, or a chunk of one."""
     if isinstance(message.content, str) and "reasoning_content" not in message.additional_kwargs:
-        yield Text(message.content or message.additional_kwargs.get("refusal") or "", key)
+        yield Text(message.content, key)
+        if refusal := message.additional_kwargs.get("refusal"):
+            yield Refusal(refusal, key)
         return
+    said = 0
     for block in message.content_blocks:  # LangChain's own form of every provider's content
         if block["type"] == "text":
             yield Text(block["text"], key)
+            yield from (Annotation(found, key) for found in annotations_in(cast("Any", block), said))
+            said += len(block["text"])
         elif block["type"] == "reasoning":
             yield Reasoning(block.get("reasoning") or "", key)
         elif block["type"] == "non_standard" and block["value"].get("type") == "refusal":
-            yield Text(block["value"].get("refusal") or "", key)
+            yield Refusal(block["value"].get("refusal") or "", key)
 
 
 def usage(message: BaseMessage) -> Usage | None:

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from outlast.agent import ClientCall, Close, Text, ToolCall, ToolResult
 from outlast.shared.output.items import Item, Path
 
-from . import speech
+from . import speech, structured
 from .listener import Listener
 from .told import Call, Told, are_the_same, text_of_item
 
@@ -38,6 +38,8 @@ class Telling:
         """The same for messages without an id."""
         self._seen: set[str] = set()
         """Ids of messages that nodes were given."""
+        self._responses: set[str] = set()
+        """Keys of structured responses that were told."""
         self._corrected = False
         self._failed: set[str] = set()
         self._broken: dict[str, Told] = {}
@@ -78,6 +80,18 @@ class Telling:
         """Tell whether any message was told with this text."""
         return text.strip() in {told.text.strip() for told in self._told}
 
+    def tell_json(self, text: str, key: str, path: Path) -> None:
+        """Tell a structured response, unless that has been done. The state's messages do not hold it."""
+        if key not in self._responses:
+            self._responses.add(key)
+            self._listener.emit(Text(text, key), path)
+            self._listener.emit(Close(key))
+
+    @property
+    def texts(self) -> list[str]:
+        """Of the messages that were told."""
+        return [told.text for told in self._told]
+
     # -- telling -------------------------------------------------------------------------------------------------------
 
     def _tell_calls(self, told: Told, message: AIMessage) -> list[Call]:
@@ -85,6 +99,9 @@ class Telling:
         for call, wire_id in zip(calls, speech.wire_call_ids(message), strict=True):
             if call.result is not None or self._listener.is_open(call.key) or self._listener.is_held(wire_id):
                 continue  # by an earlier attempt
+            if self._listener.is_artificial(call.name):
+                call.artificial = True
+                continue
             by_client = self._listener.is_clients(call.name)
             if by_client:
                 call.wire_id = wire_id
@@ -110,11 +127,13 @@ class Telling:
         return calls
 
     def _tell_result(self, call: Call, message: ToolMessage, path: Path) -> None:
-        if not self._listener.is_open(call.key):  # it was called in an earlier attempt, or not by a model
-            self._listener.emit(ToolCall(call.name, call.arguments, call.key), path)
         status, output = call.result = speech.result_of(message)
         call.path = path
         self._note_answer(call, speech.id_of(message))
+        if call.artificial:
+            return
+        if not self._listener.is_open(call.key):  # it was called in an earlier attempt, or not by a model
+            self._listener.emit(ToolCall(call.name, call.arguments, call.key), path)
         failed = status == "error"
         self._listener.emit(ToolResult(call.key, "" if failed else output, output if failed else None), path)
 
@@ -152,6 +171,9 @@ class Telling:
     def _remember(self, item: Item) -> None:
         key, path = item.origin.key, item.origin.path
         if key is None:
+            return
+        if key.startswith(structured.KEY):
+            self._responses.add(key)
             return
         match item.type:
             case "message" | "reasoning":

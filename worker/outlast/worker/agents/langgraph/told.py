@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from outlast.shared.output.items import Item, Path
+from outlast.shared.output.items import Item, Path, kind_of, text_of
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +28,8 @@ class Call:
     """The task that carries it out."""
     result: tuple[str, str] | None = None
     """Status and output that were told."""
+    artificial: bool = False
+    """There is no such tool: the call is a structured response, and not told."""
     answers: set[str] = field(default_factory=set[str])
     """Ids of the messages that hold it."""
     in_state: bool = False
@@ -65,7 +67,8 @@ def task_of(path: Path) -> str:
 
 
 def text_of_item(item: Item) -> str:
-    return "".join(item.pieces) or "".join(part.get("text", "") for part in item.data["content"])
+    """The text of a message, without a refusal."""
+    return text_of(item) if kind_of(item) == "message" else ""
 
 
 def content_of(message: BaseMessage) -> tuple[str, str]:

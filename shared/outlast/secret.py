@@ -1,0 +1,28 @@
+"""Texts that must not be shown or stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class Secret:
+    """A text that shows itself to nobody who does not ask for it, and cannot be pickled or stored in another way."""
+
+    __slots__ = ("reveal",)
+    reveal: Callable[[], str]  # not named as pydantic's: LangGraph stores in clear what has a method of that name
+
+    def __init__(self, value: str) -> None:
+        self.reveal = lambda: value  # no attribute has it: serialisers look into those of strange objects
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("A Secret cannot be stored")
