@@ -1,4 +1,7 @@
-"""The agents that are killed: a function, a chain of steps, and a graph with branches, a graph within it and a tool."""
+"""The agents that are killed.
+
+A function, a chain of steps, a graph with branches, a graph within it and a tool, and LangGraph's `create_react_agent`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import tool
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import START, StateGraph
@@ -20,7 +24,7 @@ from langgraph.prebuilt import ToolNode
 
 from outlast.agent import Context, Request, ToolCall, ToolResult
 from tests.chaos import gates, ledger, scenario, skew
-from tests.support.graphs import Conversation, RuleModel, call, last_human
+from tests.support.graphs import Conversation, RuleModel, call, create_react_agent, last_human
 
 skew.apply()
 
@@ -98,6 +102,17 @@ class Step:
         text = " ".join(scenario.words(self.attempt, self.token, self.name))
         said = AIMessage(text, tool_calls=list(calls))
         return Speaker(answer=lambda _m, _o: said, token=self.token, attempt=self.attempt, step=self.name)
+
+
+class Deciding(RuleModel):
+    """The model of an agent that nobody here has written: it calls its tool, and answers when it has the result."""
+
+    async def _astream(self, messages: Any, stop: Any = None, run_manager: Any = None, **options: Any):
+        config, token = ensure_config(), last_human(messages)
+        name, calls = ("answer", []) if messages[-1].type == "tool" else ("asking", [call("effect", "c", token=token)])
+        with Step(name, {"messages": messages}, config) as step:
+            async for chunk in step.speaker(*calls)._astream(messages, stop, run_manager, **options):
+                yield chunk
 
 
 def saying(name: str, *, then: Callable[[str], Any] | None = None) -> Any:
@@ -181,3 +196,5 @@ for branch in ("left", "inside", "thread"):
     branches.add_edge("plan", branch)
 branches.add_edge(["left", "inside", "thread"], "asking")
 branches.add_edge("asking", "tools").add_edge("tools", "report")
+
+react = create_react_agent(Deciding(answer=lambda _m, _o: AIMessage("")), [effect], prompt="Do what is asked for.")

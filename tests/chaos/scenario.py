@@ -15,7 +15,8 @@ WORDS = 6
 FUNCTION = "words"
 CHAIN = "chain"
 BRANCHES = "branches"
-GRAPHS = (CHAIN, BRANCHES)
+REACT = "react"
+GRAPHS = (CHAIN, BRANCHES, REACT)
 AGENTS = (FUNCTION, *GRAPHS)
 
 CHAIN_STEPS = tuple(f"step{number}" for number in range(6))
@@ -32,6 +33,7 @@ FOLLOWERS: Mapping[str, Mapping[str, frozenset[str]]] = {
         "asking": frozenset({"effect"}),
         "effect": frozenset({"report"}),
     },
+    REACT: {"asking": frozenset({"effect"}), "effect": frozenset({"answer"})},
 }
 """By agent and step: the steps that begin only when the result of this one has been kept."""
 
@@ -39,6 +41,7 @@ _IN_STATE: Mapping[str, Sequence[str]] = {
     CHAIN: CHAIN_STEPS,
     # The results of branches are merged in the order of the nodes' names: inside, left, thread.
     BRANCHES: ("plan", "first", "second", "left", "thread", "asking", "effect", "report"),
+    REACT: ("asking", "effect", "answer"),
 }
 _SAID_WHOLE = {"thread": 1}
 """Steps with fewer words than the others."""

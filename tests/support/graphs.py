@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypedDict
 
+import langgraph.prebuilt
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -75,6 +77,12 @@ class RuleModel(BaseChatModel):
 
     def _should_stream(self, **options: Any) -> bool:
         return self.streams and super()._should_stream(**options)
+
+
+def create_react_agent(model: Any, tools: Sequence[Any], **options: Any) -> Any:
+    """LangGraph's own, which is deprecated and in most of the graphs that are about."""
+    with warnings.catch_warnings(action="ignore"):
+        return langgraph.prebuilt.create_react_agent(model, tools, **options)
 
 
 def _chunks(message: AIMessage) -> Iterator[ChatGenerationChunk]:

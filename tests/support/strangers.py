@@ -6,11 +6,9 @@ import asyncio
 import itertools
 import json
 import operator
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-import langgraph.prebuilt
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
     ClearToolUsesEdit,
@@ -39,7 +37,7 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.prebuilt import ToolNode
 from langgraph.types import CachePolicy, Command, RetryPolicy, Send
 
-from .graphs import RuleModel, call, last_human, tool_results
+from .graphs import RuleModel, call, create_react_agent, last_human, tool_results
 
 Line = str
 GRAPHS: dict[str, Callable[[], Any]] = {}
@@ -78,12 +76,6 @@ async def plain_answers(compiled: Any, questions: Sequence[str]) -> list[list[Li
         state = await compiled.ainvoke({"messages": [HumanMessage(question)]}, config)
         answers.append(lines_of(state["messages"]))
     return answers
-
-
-def create_react_agent(model: Any, tools: Sequence[Any], **options: Any) -> Any:
-    """LangGraph's own, which is deprecated and in most of the graphs that are about."""
-    with warnings.catch_warnings(action="ignore"):
-        return langgraph.prebuilt.create_react_agent(model, tools, **options)
 
 
 def saying(text: str, **more: Any) -> RuleModel:
