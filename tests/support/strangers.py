@@ -115,6 +115,18 @@ def looking(call_ids: Sequence[str], together: bool = False) -> RuleModel:
 
 
 @graph
+def a_tool_called_by_hand_before_its_message() -> Any:
+    """As LangGraph's tutorial of an agent for SQL has it."""
+
+    def node(state: MessagesState) -> Any:
+        made = {"name": "look_up", "args": {"word": "a"}, "id": "abc123", "type": "tool_call"}
+        answer = look_up.invoke(made)
+        return {"messages": [AIMessage("", tool_calls=[made]), answer, AIMessage(f"Found {answer.content}.")]}
+
+    return chain(node)
+
+
+@graph
 def react_agent_with_a_prompt() -> Any:
     return create_react_agent(looking(["c1", "c2"]), [look_up], prompt="Be kind.")
 

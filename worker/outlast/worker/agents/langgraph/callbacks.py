@@ -205,7 +205,7 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
         tool = Tool(path, self._positions.of(path, name, input_str if inputs is None else inputs))
         self._tools[run_id] = tool
         if tool_call_id is not None and not outer:
-            self._do(lambda: self._begin_call(tool, tool_call_id, inputs))
+            self._do(lambda: self._begin_call(tool, name, tool_call_id, inputs))
 
     def on_tool_end(self, output: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
         tool = self._leave_tool(run_id)
@@ -219,8 +219,8 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._leave_tool(run_id)  # the node may make a message of it
 
-    def _begin_call(self, tool: Tool, call_id: str, arguments: Any) -> None:
-        tool.call = self.transcript.begin_call(call_id, arguments, tool.path)
+    def _begin_call(self, tool: Tool, name: str, call_id: str, arguments: Any) -> None:
+        tool.call = self.transcript.begin_call(name, call_id, arguments, tool.path)
 
     def _leave_tool(self, run_id: UUID) -> Tool | None:
         self._parents.pop(run_id, None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import structlog
 from langchain_core.messages import AIMessage, ToolMessage
@@ -13,7 +14,7 @@ from outlast.shared.output.items import Item, Path
 
 from . import speech, structured
 from .listener import Listener
-from .told import Call, Told, are_the_same, text_of_item
+from .told import Call, Told, are_the_same, task_of, text_of_item
 
 log = structlog.get_logger()
 
@@ -119,12 +120,21 @@ class Telling:
         for number, made in enumerate(speech.calls_of(message)):
             name, label = f"{key}:{number}", made["id"] or ""
             call = self._calls.get(name) or self._calls.get(label)  # the label: as older releases told it
+            call = call or self._unmade(made, path)
             if call is None or (call.call_id and not call.made(made)):
                 call = Call(name, path, made["name"], made["args"], label)
-            call.call_id, call.arguments = label, made["args"]
+            call.call_id, call.arguments, call.unmade = label, made["args"], False
             self._calls[call.key] = call
             calls.append(call)
         return calls
+
+    def _unmade(self, made: Mapping[str, Any], path: Path) -> Call | None:
+        """The call of this kind that was carried out before a message made it."""
+        for call in self._calls.values():
+            is_of_task = call.unmade and task_of(call.path) == task_of(path)
+            if is_of_task and (call.name, call.arguments) == (made["name"], made["args"]):
+                return call if call.call_id in ("", made["id"]) else None
+        return None
 
     def _tell_result(self, call: Call, message: ToolMessage, path: Path) -> None:
         status, output = call.result = speech.result_of(message)
@@ -181,7 +191,8 @@ class Telling:
                 if item.type == "message":
                     told.pieces.append(text_of_item(item))
             case "mcp_call" | "function_call":
-                call = Call(key, path, item.data["name"], speech.arguments_of(item.data["arguments"]), "")
+                arguments = speech.arguments_of(item.data["arguments"])
+                call = Call(key, path, item.data["name"], arguments, "", unmade=":" not in key)
                 self._calls[key] = call
                 if item.type == "mcp_call" and item.data["status"] != "in_progress":
                     failure = item.data.get("error")

@@ -28,6 +28,8 @@ class Call:
     """The task that carries it out."""
     result: tuple[str, str] | None = None
     """Status and output that were told."""
+    unmade: bool = False
+    """No message made it, so far: code of the graph's has called the tool by itself."""
     artificial: bool = False
     """There is no such tool: the call is a structured response, and not told."""
     answers: set[str] = field(default_factory=set[str])

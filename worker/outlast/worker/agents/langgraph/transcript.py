@@ -84,12 +84,19 @@ class Transcript(Telling):
             else:
                 self._messages[key] = told
 
-    def begin_call(self, call_id: str, arguments: Any, path: Path) -> Call | None:
-        """Find the call that a tool begins to carry out; None when no message told of it."""
-        waiting = [c for c in self._calls.values() if c.call_id == call_id and c.result is None and c.begun_in is None]
+    def begin_call(self, name: str, call_id: str, arguments: Any, path: Path) -> Call | None:
+        """Find the call that a tool begins to carry out, or make one when no message told of it.
+
+        None when this task has carried it out before.
+        """
+        task = task_of(path)
+        named = [call for call in self._calls.values() if call.call_id == call_id]
+        waiting = [call for call in named if call.result is None and call.begun_in is None]
         call = next((call for call in waiting if call.arguments == arguments), waiting[0] if waiting else None)
+        if call is None and not any(call.begun_in == task for call in named):
+            call = Call("", path, name, arguments or {}, call_id, unmade=True)
         if call is not None:
-            call.begun_in = task_of(path)
+            call.begun_in = task
         return call
 
     def answer(self, message: ToolMessage, path: Path, call: Call | None = None) -> None:
@@ -103,8 +110,10 @@ class Transcript(Telling):
         call = call or next((c for c in waiting if c.begun_in == task), next(iter(waiting), None))
         if call is None and any(c.begun_in == task for c in mine):
             return  # it was answered by this task
-        if call is None:  # code of the graph's has made it by itself
-            call = self._calls[key] = Call(key, path, message.name or "tool", {}, message.tool_call_id)
+        call = call or Call("", path, message.name or "tool", {}, message.tool_call_id, unmade=True)
+        if not call.key:
+            call.key = key
+            self._calls[key] = call
         call.begun_in = call.begun_in or task
         self._tell_result(call, message, path)
 
