@@ -13,46 +13,13 @@ from langgraph.managed import IsLastStep
 from pydantic import BaseModel
 
 from outlast.agent import Close, Text
-from outlast.shared.output.items import Path
 from outlast.shared.settings import GraphOptions, SettingsError
 from outlast.worker.agents.langgraph.result import answer_in
 from outlast.worker.agents.langgraph.shape import Shape, shape_of
 from outlast.worker.agents.langgraph.transcript import Transcript
+from tests.support.listeners import Noted
 
 ASKED = [HumanMessage("one"), AIMessage("said"), HumanMessage("two")]
-
-
-class Noted:
-    """A listener that notes what it is told."""
-
-    ahead = False
-
-    def __init__(self, told: list[Any]) -> None:
-        self._told = told
-
-    def emit(self, emission: object, path: Path = ()) -> None:
-        self._told.append(emission)
-
-    def withdraw(self, key: str) -> None:
-        self._told.append(key)
-
-    async def keep_pace(self) -> None: ...
-
-    async def flush(self) -> None: ...
-
-    def is_open(self, key: str) -> bool:
-        return False
-
-    def is_held(self, call_id: str) -> bool:
-        return False
-
-    def is_clients(self, tool: str) -> bool:
-        return False
-
-    def is_artificial(self, tool: str) -> bool:
-        return False
-
-    def called(self, by_client: bool) -> None: ...
 
 
 class Question(TypedDict):

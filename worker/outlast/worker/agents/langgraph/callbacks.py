@@ -47,7 +47,7 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
     def __init__(self, listener: Listener, surviving: Sequence[Item] = ()) -> None:
         """``surviving`` is what earlier attempts told that still counts: it is not told again."""
         self.transcript = Transcript(listener, surviving)
-        self.pace = Pace(self.hear, listener)
+        self.pace = Pace(self, listener)
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._watch = LoopWatch(self.loop)
@@ -56,7 +56,7 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
         self._failure: Exception | None = None
         self._steps: dict[str, int] = {}
         self._positions = Positions()
-        self._nodes: dict[UUID, Path] = {}
+        self.nodes: dict[UUID, Path] = {}
         self._models: dict[UUID, Model] = {}  # those whose words are part of the answer
         self._tools: dict[UUID, Tool] = {}
         self._parents: dict[UUID, UUID | None] = {}
@@ -244,14 +244,14 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
         task = str(metadata["langgraph_checkpoint_ns"]).rpartition("|")[2].rpartition(":")[2]
         self._steps.setdefault(task, metadata["langgraph_step"])
         if kwargs.get("name") == metadata.get("langgraph_node"):
-            self._nodes[run_id] = path_of(metadata, self._steps)
+            self.nodes[run_id] = path_of(metadata, self._steps)
             self._positions.begin_task(task, metadata)
             given = list(speech.messages_in(inputs))
             self._do(lambda: self._begin_task(task, given))
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
         self._parents.pop(run_id, None)
-        path = self._nodes.pop(run_id, None)
+        path = self.nodes.pop(run_id, None)
         if path is None:
             return
         returned = [] if self.inside_tool(parent_run_id) else list(speech.messages_in(outputs))
@@ -262,7 +262,7 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._parents.pop(run_id, None)
-        path = self._nodes.pop(run_id, None)
+        path = self.nodes.pop(run_id, None)
         if path is None:
             return
         if not isinstance(error, GraphBubbleUp):
@@ -286,5 +286,7 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
 
     def _end_node(self, run_id: UUID) -> None:
         """No node ends before its words are stored: no checkpoint can then hold a step whose words are lost."""
-        self.pace.ending.add(run_id)
-        self._wait(self._listener.flush)
+        if threading.get_ident() == self._thread:
+            self.pace.ending.add(run_id)
+        else:
+            self._wait(self._listener.flush)
