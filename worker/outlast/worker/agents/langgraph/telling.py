@@ -131,7 +131,7 @@ class Telling:
     def _unmade(self, made: Mapping[str, Any], path: Path) -> Call | None:
         """The call of this kind that was carried out before a message made it."""
         for call in self._calls.values():
-            is_of_task = call.unmade and task_of(call.path) == task_of(path)
+            is_of_task = call.unmade and (not path or task_of(call.path) == task_of(path))  # the state tells no task
             if is_of_task and (call.name, call.arguments) == (made["name"], made["args"]):
                 return call if call.call_id in ("", made["id"]) else None
         return None
