@@ -25,6 +25,7 @@ from .admission import Admission
 from .authentication import identify, only_admins
 from .examinations import Examinations
 from .group_commit import GroupCommit
+from .interruptions import Interruptions
 from .keyring import Keyring
 from .metrics.instruments import Metrics
 from .metrics.replica import ReplicaState
@@ -60,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(health.router)
     page.install(app)
+    app.add_middleware(Interruptions)
     app.add_middleware(RequestIds)
     errors.install(app)
     _describe(app, with_keys=settings.auth == "api_keys")
