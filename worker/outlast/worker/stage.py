@@ -67,6 +67,11 @@ class Stage:
         """What earlier attempts said that still counts."""
         return [item for item in self._past.items if item.surviving]
 
+    @property
+    def was_corrected(self) -> bool:
+        """Whether an earlier attempt took back what it had said itself."""
+        return self._past.corrected
+
     def drain(self) -> None:
         """Ask the agent to stop where it can go on."""
         self.draining = True

@@ -40,6 +40,8 @@ class Past:
     """What events tell of it."""
     dropped: set[str] = field(default_factory=set[str])
     """Ids of asides that were superseded."""
+    corrected: bool = False
+    """Whether an attempt has taken back what it had said itself."""
     attempt: int = 1
     """The latest that has written anything."""
     in_progress_written: bool = False
@@ -116,6 +118,7 @@ def _hear(past: Past, told: Mapping[str, Any], sequence_number: int) -> None:
 
 
 def _supersede(past: Past, marker: Mapping[str, Any]) -> None:
+    past.corrected |= marker["attempt"] == past.attempt and bool(marker["superseded"])
     past.attempt = marker["attempt"]
     for item in past.items:
         if item.id in marker["superseded"]:

@@ -80,7 +80,7 @@ class Performance:
         self._control = RunControl()
         self._called_client = False
         self._interrupted = False
-        self._callbacks = Callbacks(self, stage.surviving)
+        self._callbacks = Callbacks(self, stage.surviving, was_corrected=stage.was_corrected)
         self._transcript = self._callbacks.transcript
         self._messages: list[BaseMessage] = []
         """What the state held at the end of the last step."""

@@ -44,9 +44,9 @@ class Callbacks(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
     run_inline = True
     raise_error = True
 
-    def __init__(self, listener: Listener, surviving: Sequence[Item] = ()) -> None:
+    def __init__(self, listener: Listener, surviving: Sequence[Item] = (), *, was_corrected: bool = False) -> None:
         """``surviving`` is what earlier attempts told that still counts: it is not told again."""
-        self.transcript = Transcript(listener, surviving)
+        self.transcript = Transcript(listener, surviving, was_corrected=was_corrected)
         self.pace = Pace(self, listener)
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()

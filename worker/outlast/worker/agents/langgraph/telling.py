@@ -22,8 +22,11 @@ log = structlog.get_logger()
 class Telling:
     """What was told, by message and by call."""
 
-    def __init__(self, listener: Listener, surviving: Sequence[Item] = ()) -> None:
-        """``surviving`` is what earlier attempts told that still counts: it is not told again."""
+    def __init__(self, listener: Listener, surviving: Sequence[Item] = (), *, was_corrected: bool = False) -> None:
+        """``surviving`` is what earlier attempts told that still counts: it is not told again.
+
+        ``was_corrected``: one of them took back some of what it had told.
+        """
         self._listener = listener
         self._told: list[Told] = []
         self._messages: dict[str, Told] = {}
@@ -41,7 +44,8 @@ class Telling:
         """Ids of messages that nodes were given."""
         self._responses: set[str] = set()
         """Keys of structured responses that were told."""
-        self._corrected = False
+        self._corrected = was_corrected
+        self._resumed = bool(surviving)
         self._failed: set[str] = set()
         self._broken: dict[str, Told] = {}
         for item in surviving:

@@ -180,6 +180,7 @@ class Transcript(Telling):
             self._messages.pop(message.id or "", None)
             twin = self._twin(message, [told for told in self._told if told not in claimed])
             if twin is None:
+                self._corrected |= self._resumed  # it may be older than what was told before
                 return self.tell(message, ())
             if message.id is not None:
                 self._messages[message.id] = twin
