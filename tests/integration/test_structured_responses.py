@@ -15,10 +15,13 @@ from langchain_openai import ChatOpenAI
 from langgraph.graph import START, StateGraph
 from pydantic import BaseModel, Field, SecretStr
 
+from outlast.shared.connections import Database
 from outlast.shared.settings import Settings
+from outlast.worker.agents.langgraph.saver import FencedSaver
 from tests.support.adder import ask, summary
 from tests.support.graphs import Conversation, RuleModel, call, calling, tool_results
 from tests.support.model_endpoint import Call, ModelEndpoint, Text, model_endpoint
+from tests.support.runs import take_first_attempts_over
 from tests.support.service import serving
 
 
@@ -155,3 +158,27 @@ async def test_a_tool_with_the_name_of_a_schema_elsewhere_is_a_tool(settings: Se
     response = await ask(settings, calling(RuleModel(answer=rule), city))
 
     assert summary(response) == ['City({"name":"Rome"}) -> found', "Done."]
+
+
+async def test_a_lost_attempt_has_said_it_once(
+    settings: Settings, database: Database, endpoint: ModelEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one finds the call in the state, with nothing that tells it from a tool's."""
+    endpoint.will(Call("City", {"name": "Rome"}))
+    put = FencedSaver.aput
+
+    async def aput(self: FencedSaver, config: Any, checkpoint: Any, *given: Any) -> Any:
+        stored = await put(self, config, checkpoint, *given)
+        if "structured_response" in checkpoint["channel_values"]:
+            await take_first_attempts_over(database)
+        return stored
+
+    monkeypatch.setattr(FencedSaver, "aput", aput)
+    async with serving(
+        settings, {"graph": create_agent(chat(endpoint), response_format=ToolStrategy(City))}
+    ) as service:
+        [*_, last] = [event async for event in await service.openai.responses.create(input="Rome?", stream=True)]
+        outcome: Any = last
+
+    assert summary(outcome.response) == ['{"name":"Rome","degrees":0}']
+    assert len(endpoint.requests) == 1

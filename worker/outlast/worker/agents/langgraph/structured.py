@@ -12,7 +12,7 @@ import inspect
 import json
 from collections.abc import Iterable
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage
 
@@ -56,6 +56,15 @@ def answer_in(result: Any, heard: Iterable[str] = ()) -> tuple[str, str] | None:
         return None
     text = to_json(response)
     return text, f"{KEY}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def is_made_by(arguments: Any, response: str) -> bool:
+    """Tell whether a call with these arguments makes this response, which may have defaults beside them."""
+    made = _json(response)
+    if not isinstance(made, dict) or not isinstance(arguments, dict) or not arguments:
+        return False
+    fields = cast("dict[str, Any]", made)
+    return all(fields.get(name, _NO_JSON) == value for name, value in cast("dict[str, Any]", arguments).items())
 
 
 _NO_JSON = object()

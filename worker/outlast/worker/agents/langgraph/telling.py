@@ -42,8 +42,8 @@ class Telling:
         """The same for messages without an id."""
         self._seen: set[str] = set()
         """Ids of messages that nodes were given."""
-        self._responses: set[str] = set()
-        """Keys of structured responses that were told."""
+        self._responses: dict[str, str] = {}
+        """The structured responses that were told, by their keys."""
         self._corrected = was_corrected
         self._resumed = bool(surviving)
         self._failed: set[str] = set()
@@ -88,7 +88,7 @@ class Telling:
     def tell_json(self, text: str, key: str, path: Path) -> None:
         """Tell a structured response, unless that has been done. The state's messages do not hold it."""
         if key not in self._responses:
-            self._responses.add(key)
+            self._responses[key] = text
             self._listener.emit(Text(text, key), path)
             self._listener.emit(Close(key))
 
@@ -104,7 +104,7 @@ class Telling:
         for call, wire_id in zip(calls, speech.wire_call_ids(message), strict=True):
             if call.result is not None or self._listener.is_open(call.key) or self._listener.is_held(wire_id):
                 continue  # by an earlier attempt
-            if self._listener.is_artificial(call.name):
+            if self._listener.is_artificial(call.name) or self._was_a_response(call):
                 call.artificial = True
                 continue
             by_client = self._listener.is_clients(call.name)
@@ -117,6 +117,10 @@ class Telling:
                 log.warning("call.arguments_not_json", tool=call.name)
             self._listener.called(by_client)
         return calls
+
+    def _was_a_response(self, call: Call) -> bool:
+        """Whether an earlier attempt told of this call as the structured response that it made."""
+        return self._resumed and any(structured.is_made_by(call.arguments, text) for text in self._responses.values())
 
     def _register(self, key: str, message: AIMessage, path: Path) -> list[Call]:
         """The calls of a message, told or not: a tool of an earlier attempt's step may be about to carry them out."""
@@ -187,7 +191,7 @@ class Telling:
         if key is None:
             return
         if key.startswith(structured.KEY):
-            self._responses.add(key)
+            self._responses[key] = text_of_item(item)
             return
         match item.type:
             case "message" | "reasoning":
