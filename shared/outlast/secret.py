@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class Secret:
-    """A text that shows itself to nobody who does not ask for it, and cannot be pickled or stored in another way."""
+    """A text that only `reveal` shows. It cannot be pickled or stored in another way."""
 
     __slots__ = ("reveal",)
     reveal: Callable[[], str]  # not named as pydantic's: LangGraph stores in clear what has a method of that name

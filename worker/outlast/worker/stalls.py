@@ -55,7 +55,7 @@ def _is(frame: re.Match[str], file: str, function: str) -> bool:
 def _is_own(file: str, foreign: Sequence[str], own: Collection[str]) -> bool:
     path = PurePath(file)
     if not path.is_absolute() or any(path.is_relative_to(folder) for folder in foreign):
-        return False  # "<string>", "<frozen importlib._bootstrap>" and the like are nobody's
+        return False  # "<string>", "<frozen importlib._bootstrap>" and the like have no author
     for number, part in enumerate(path.parts[:-1]):
         if part in _INSTALLED:
             return path.parts[number + 1].removesuffix(".py") in own

@@ -42,7 +42,7 @@ class SecondLoop:
         return done.result()
 
     async def close(self) -> None:
-        """End the thread; who still waits for its work is told so. Waits for a moment only."""
+        """End the thread; a caller that still waits for its work gets Unavailable. Waits for a moment only."""
         with self._guard:
             started, self._started = self._started, Future()
             self._started.set_exception(Unavailable())

@@ -189,7 +189,7 @@ class Performance:
         if self._shape.is_said or self._called_client:
             return
         snapshot = await self._graph.aget_state(thread_config(self._stage.run))
-        if snapshot.next:  # it waits for somebody: what is there is of an earlier run
+        if snapshot.next:  # it waits for a decision: what is there is of an earlier run
             return
         answer = answer_in(self._shape.answer(snapshot.values))
         if isinstance(answer, list):

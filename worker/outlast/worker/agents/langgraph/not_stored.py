@@ -1,4 +1,4 @@
-"""What stands in a checkpoint for a value that cannot be stored: it fails whoever uses it, with words."""
+"""What stands in a checkpoint for a value that cannot be stored: code that uses it fails, with words."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ class NotStoredError(AgentError, AttributeError):
 class NotStored:
     """In place of a value of this ``channel``, which was a ``kind`` (the name of its type).
 
-    It can be carried on, stored again and shown. Any other use is a mistake of the graph that nobody would notice if
-    there was ``None`` instead.
+    It can be carried on, stored again and shown. Any other use is a mistake of the graph, which ``None`` would hide.
     """
 
     def __init__(self, channel: str, kind: str, run: str) -> None:
