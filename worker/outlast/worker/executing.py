@@ -17,15 +17,23 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 from uuid import UUID
 
+import structlog
+
+from outlast.agent import AgentError
 from outlast.shared.domain.runs import Lease
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 _MARK_BYTES = 20  # the run's id and the number of its attempt
 _NOBODY = bytes(_MARK_BYTES)
 _THREAD = struct.Struct(f"<q{_MARK_BYTES}s")  # the thread's number in the system, and its mark
 _THREADS = 128
 MEMORY_BYTES = _MARK_BYTES + _THREADS * _THREAD.size
+
+_PASSING = (Exception, asyncio.CancelledError, GeneratorExit)
+"""What a task raises without harm to its loop."""
 
 _mark: ContextVar[bytes | None] = ContextVar("executing", default=None)
 
@@ -111,6 +119,8 @@ class AgentThreads(ThreadPoolExecutor):
 
 
 class _Marked(Coroutine[Any, Any, Any]):
+    """A task's steps. What would end the loop, and all runs on it (``sys.exit()``), ends its own run alone."""
+
     __slots__ = ("_coroutine", "_mark", "_view")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], mark: bytes, view: memoryview) -> None:
@@ -122,13 +132,21 @@ class _Marked(Coroutine[Any, Any, Any]):
         self._view[:] = self._mark
         try:
             return self._coroutine.send(value)
+        except _PASSING:
+            raise
+        except BaseException as error:
+            raise _exited(error) from error
         finally:
             self._view[:] = _NOBODY
 
-    def throw(self, *error: Any) -> Any:
+    def throw(self, *given: Any) -> Any:
         self._view[:] = self._mark
         try:
-            return self._coroutine.throw(*error)
+            return self._coroutine.throw(*given)
+        except _PASSING:
+            raise
+        except BaseException as error:
+            raise _exited(error) from error
         finally:
             self._view[:] = _NOBODY
 
@@ -141,6 +159,11 @@ class _Marked(Coroutine[Any, Any, Any]):
     def __getattr__(self, name: str) -> Any:
         """What debuggers and ``asyncio.all_tasks()`` look at: the frame, the code, the name."""
         return getattr(self._coroutine, name)
+
+
+def _exited(error: BaseException) -> AgentError:
+    log.error("agent.failed", exc_info=error)
+    return AgentError(f"The agent failed with {type(error).__name__}.")
 
 
 def _bytes(lease: Lease) -> bytes:
