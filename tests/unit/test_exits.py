@@ -9,11 +9,13 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from outlast.agent import AgentError
 from outlast.shared.domain.ids import new_uuid
 from outlast.shared.domain.runs import Lease
 from outlast.worker.executing import MEMORY_BYTES, AgentThreads, Marks, execute_as
+from outlast.worker.pool.child import Loop
 
 
 class OddError(BaseException):
@@ -62,3 +64,14 @@ async def test_it_fails_and_the_loop_goes_on(agent: Callable[[Any], Any], error:
     finally:
         loop.set_task_factory(None)
     assert marks.on_loop is None
+
+
+def test_a_callback_of_the_loop_leaves_it_running() -> None:
+    async def main() -> str:
+        asyncio.get_running_loop().call_soon(sys.exit)
+        await asyncio.sleep(0)
+        return "went on"
+
+    with capture_logs() as logs, asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(main()) == "went on"
+    assert [entry["event"] for entry in logs] == ["callback.exited"]

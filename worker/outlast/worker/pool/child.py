@@ -13,6 +13,7 @@ from multiprocessing import forkserver
 from types import FrameType
 from typing import Any, NamedTuple
 
+import structlog
 import uvloop
 
 from outlast.shared import logs, tracing
@@ -28,6 +29,8 @@ from outlast.worker.pulse import Pulse
 from outlast.worker.runtime import Runtime, open_runtime
 
 from .channel import Channel, leases_from_wire, leases_to_wire
+
+log = structlog.get_logger()
 
 _PR_SET_PDEATHSIG = 1
 _EXIT_WITHOUT_PARENT = 70
@@ -51,6 +54,18 @@ class Shared(NamedTuple):
     """Where the child writes what its threads are doing, when it gets `DUMP_SIGNAL`."""
 
 
+class Loop(uvloop.Loop):
+    """Goes on when a callback of an agent's code would end it: other runs are on it. `Marks` sees to tasks."""
+
+    def run_forever(self) -> None:
+        while True:
+            try:
+                super().run_forever()
+                return
+            except (SystemExit, KeyboardInterrupt) as error:
+                log.error("callback.exited", exc_info=error)
+
+
 def main(shared: Shared, settings: Settings) -> None:
     """Serve until the parent says stop, or is gone."""
     _die_with_parent()
@@ -60,7 +75,7 @@ def main(shared: Shared, settings: Settings) -> None:
     faulthandler.register(DUMP_SIGNAL, file=shared.stacks, all_threads=True)  # also while a thread holds the GIL
     logs.configure(settings, part="worker")
     tracing.configure(settings, part="worker")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(_serve(shared, settings))
     tracing.stop(_TRACES_SECONDS)
     if not recording.stop(_TRACES_SECONDS):
