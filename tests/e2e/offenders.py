@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, START, MessagesState, StateGraph
 
 from outlast.agent import Context, Request
 
@@ -63,16 +63,12 @@ async def regex_in_a_thread(_request: Request, _context: Context):
     await asyncio.to_thread(_match)
 
 
-class State(TypedDict, total=False):
-    steps: Annotated[list[int], lambda old, new: old + new]
-
-
-def blocks(_state: State) -> State:
+def blocks(_state: MessagesState) -> dict[str, Any]:
     time.sleep(LONG_SECONDS)
-    return {"steps": [1]}
+    return {"messages": []}
 
 
-_graph: Any = StateGraph(State)
+_graph: Any = StateGraph(MessagesState)
 _graph.add_node("blocks", blocks).add_edge(START, "blocks").add_edge("blocks", END)
 sync_graph = _graph.compile()
 

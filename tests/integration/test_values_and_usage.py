@@ -105,7 +105,7 @@ async def test_values_and_tokens_of_finished_steps_that_said_nothing_outlive_the
         check_log(await stored_lines(database, run))
 
     assert (response.status, response.attempt_number, held_up.reached) == ("completed", 2, 2)
-    assert summary(response) == ["Words."]
+    assert summary(response) == ["Words.", '{"value":5}']
     assert response.custom_outputs == {"silent": 1, "both": 1, "structured_response": {"value": 5}, "late": 2}
     assert (response.usage.input_tokens, response.usage.total_tokens) == (20, 22)
 
