@@ -105,7 +105,7 @@ class Step:
 
 
 class Deciding(RuleModel):
-    """The model of an agent that nobody here has written: it calls its tool, and answers when it has the result."""
+    """The model of LangGraph's own agent: it calls its tool, and answers when it has the result."""
 
     async def _astream(self, messages: Any, stop: Any = None, run_manager: Any = None, **options: Any):
         config, token = ensure_config(), last_human(messages)

@@ -103,7 +103,7 @@ def test_fields_that_must_be_given_are_named_with_the_ways_to_give_them() -> Non
         "The graph's context needs tenant: give it in the request's custom_inputs or context, "
         "or for all requests in OUTLAST_GRAPH_CONTEXT."
     )
-    assert given(Needy, custom_inputs={"tenant": "t"}).context == Needy("t", "ada"), "who calls is known"
+    assert given(Needy, custom_inputs={"tenant": "t"}).context == Needy("t", "ada"), "the caller is known"
 
 
 def test_code_that_reads_its_config_finds_the_same_values_but_none_of_ours() -> None:

@@ -1,4 +1,4 @@
-"""The end of one run's log, as its attempt writes it: what is not stored yet, and who waits for that."""
+"""The end of one run's log, as its attempt writes it: what is not stored yet, and what waits for that."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RunLog:
         self._concealed: Secret | None = None
 
     def conceal(self, secret: Secret | None) -> None:
-        """What the agent may use and nobody may find in the log."""
+        """What the agent may use and the log must not show."""
         self._concealed = secret
 
     async def append(self, new: Sequence[Event]) -> None:
@@ -133,7 +133,7 @@ class RunLog:
         return Chunk(self.next_seq, self.next_seq + count - 1, "\n".join(self.pending[:count]))
 
     def acknowledge(self, chunk: Chunk | None) -> None:
-        """These events are stored (None: none are); whoever waits for that goes on."""
+        """These events are stored (None: none are); code that waits for that goes on."""
         if chunk is not None and not self._is_lost:
             count = chunk.last_seq - chunk.first_seq + 1
             self.pending_bytes -= sum(map(len, self.pending[:count]))
@@ -158,7 +158,7 @@ class RunLog:
         self._check()
 
     def _tell_changed(self) -> None:
-        """Wake whoever waits; each looks at its own condition."""
+        """Wake all code that waits; each looks at its own condition."""
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -2,8 +2,8 @@
 
 The address is an async callable, asked anew for each connection, so that rotating credentials fit in. Every connection
 is autocommit, named, kept alive, and ends what holds a lock too long: a process that is stopped within a transaction
-must not stop a takeover. A server that is too old is refused. One that is away, or falls silent, is waited for; nobody
-is held by it.
+must not stop a takeover. A server that is too old is refused. One that is away, or falls silent, is waited for; it
+holds up no other connection.
 """
 
 from .address import ConnInfo, fixed, place

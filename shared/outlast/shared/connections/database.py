@@ -169,7 +169,7 @@ class Database:
         return asyncio.get_running_loop().time() - connection.made_at > self.life_seconds
 
     async def connect(self, **session: str) -> Connection:
-        """A connection of the caller's own, who closes it. ``session`` overrides settings of it.
+        """A connection of the caller's own, which the caller closes. ``session`` overrides settings of it.
 
         Raises Unavailable, and Unfit when the server is too old.
         """
