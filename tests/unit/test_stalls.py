@@ -21,7 +21,7 @@ def frames(*shown: str) -> str:
     return "\n".join(f'  File "{file}", line {line} in {function}' for file, line, function in parts)
 
 
-LOOP = ("/usr/lib/python3.11/asyncio/runners.py:118 run", "/srv/outlast/worker/pool/child.py:80 _serve")
+LOOP = ("/usr/lib/python3.11/asyncio/runners.py:118 run", "/srv/outlast/worker/pool/child.py:80 main")
 POOL = ("/srv/outlast/worker/executing.py:120 _marked", "/usr/lib/python3.11/threading.py:982 run")
 
 

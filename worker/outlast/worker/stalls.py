@@ -10,7 +10,7 @@ CAUSE = "child_stalled"
 
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE)
 _INSTALLED = {"site-packages", "dist-packages"}
-_LOOP, _THREAD = ("child.py", "_serve"), ("executing.py", "_marked")
+_LOOP, _THREAD = ("child.py", "main"), ("executing.py", "_marked")
 _FRAMES = 3
 
 
