@@ -168,7 +168,7 @@ class Attempt:
 
     async def _surviving(self, past: Past) -> Collection[str]:
         """What of all that is still part of the answer this attempt goes on from."""
-        if self._agent is None or not past.said:
+        if self._agent is None or self._run.attempt == 1:
             return ()
         return await self._agent.surviving(self._run, past.said, self._database)
 

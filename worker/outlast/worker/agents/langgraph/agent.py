@@ -88,8 +88,6 @@ class Performance:
 
     async def run(self) -> None:
         run = self._stage.run
-        if run.attempt > 1:
-            await self.saver.rewind(str(run.thread_id))
         latest = await self.saver.aget_tuple(thread_config(run))
         if latest is not None and _is_of(latest, run):
             self.saver.latest_id = latest.checkpoint["id"]
