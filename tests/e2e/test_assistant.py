@@ -37,7 +37,7 @@ def test_a_killed_worker_asks_the_model_again_and_the_key_is_nowhere(tmp_path: P
     part = Part(["dev", "--port", str(port), "--no-hello"], {**env, "OUTLAST_LOG_LEVEL": "debug"}, output, cwd=tmp_path)
     try:
         until_sync(lambda: "stop      Ctrl-C" in part.said, seconds=90)
-        assert f"model     small at 127.0.0.1:{endpoint.url.rpartition(':')[2].removesuffix('/v1')}" in part.said
+        assert f"model     small at 127.0.0.1:{endpoint.origin.rpartition(':')[2]}" in part.said
         endpoint.will(Call("calculator", {"expression": "6*7"}))
         endpoint.will(Text("It is"), Stall())
         endpoint.otherwise = lambda _: [Text("It is 42.")]

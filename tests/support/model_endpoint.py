@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class ModelEndpoint:
     """Answers each request with the next scripted answer, or with what ``otherwise`` makes of it."""
 
     def __init__(self) -> None:
+        self.prefix = f"/{uuid4().hex}"
         self.requests: list[Request] = []
         self.stalled = threading.Event()
         """Set as soon as an answer has come to its `Stall`."""
@@ -130,7 +132,8 @@ class ModelEndpoint:
 
     @property
     def url(self) -> str:
-        return f"{self.origin}/v1"
+        """Unlike that of any other endpoint: LangChain keeps its clients by it, and ports come again in later loops."""
+        return f"{self.origin}{self.prefix}/v1"
 
     def will(self, *parts: Part) -> None:
         self._script.append(parts)
@@ -175,11 +178,11 @@ class _Connection(BaseHTTPRequestHandler):
         body = json.loads(given)
         headers = {name.lower(): value for name, value in self.headers.items()}
         if self.path.endswith("/embeddings"):
-            endpoint.requests.append(Request(self.path, headers, body))
+            endpoint.requests.append(Request(self.path.removeprefix(endpoint.prefix), headers, body))
             vectors = [{"index": n, "embedding": [float(len(text)), 1.0]} for n, text in enumerate(body["input"])]
             self._send(200, {"object": "list", "data": vectors, "model": body["model"], "usage": {}})
             return
-        answer = endpoint.next_answer(Request(self.path, headers, body))
+        answer = endpoint.next_answer(Request(self.path.removeprefix(endpoint.prefix), headers, body))
         try:
             if not self.path.endswith("/chat/completions"):
                 self._send(404, {"error": {"message": f"no such path: {self.path}"}})
