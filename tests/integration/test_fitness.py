@@ -6,14 +6,17 @@ import asyncio
 import os
 import re
 import sys
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
+from outlast.api import server
 from outlast.shared import fitness
-from outlast.shared.connections import Database, fixed
+from outlast.shared.connections import Connection, Database, fixed
 from outlast.shared.domain.errors import Unavailable, Unfit
 from outlast.shared.settings import Settings
+from outlast.shared.store import schema
 from tests.support.old_server import a_server_of_version
 from tests.support.pooler import pooled_by_transaction
 
@@ -28,6 +31,21 @@ async def test_a_pooler_by_transaction_is_not(settings: Settings) -> None:
         database = Database(fixed(url), schema="outlast", application="tests")
         with pytest.raises(Unfit, match="pool_mode = session"):
             await fitness.check_sessions(database)
+
+
+async def test_an_api_begins_again_when_its_connection_is_ended_while_it_starts(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endings = iter([True])
+
+    async def check(connection: Connection) -> None:
+        if next(endings, False):
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        await schema.check(connection)
+
+    monkeypatch.setattr(server, "schema", SimpleNamespace(check=check))
+    assert await server._fitting(settings) == settings
+    assert next(endings, None) is None
 
 
 async def test_a_database_that_is_away_is_not_judged(settings: Settings) -> None:

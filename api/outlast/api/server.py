@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 
 from outlast.shared import fitness, tracing
-from outlast.shared.connections import Connection, Database
+from outlast.shared.connections import Database
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.settings import Settings
 from outlast.shared.store import schema
@@ -89,25 +89,30 @@ def _spare_collector() -> None:
 
 
 async def _fitting(settings: Settings) -> Settings:
-    """The settings as the database allows. Before the server starts, whose own words for a failure are a traceback."""
+    """The settings as the database allows. Before the server starts, whose own words for a failure are a traceback.
+
+    Waits a little for a database that is starting too, and begins again when it goes away.
+    """
     database = Database.of(settings, application="outlast api start")
-    async with await _connected(database) as connection:
-        await fitness.check_sessions(database)
-        await schema.check(connection)
-    return await fitness.with_a_tail_that_works(settings, database)
-
-
-async def _connected(database: Database) -> Connection:
-    """Waits a little for a database that is starting too."""
     deadline = time.monotonic() + _DATABASE_SECONDS
     while True:
         try:
-            return await database.connect()
+            return await _examined(settings, database)
         except Unavailable as error:
             if time.monotonic() > deadline:
                 raise
             log.warning("database.waiting", error=error.message)
             await asyncio.sleep(_DATABASE_PAUSE_SECONDS)
+
+
+async def _examined(settings: Settings, database: Database) -> Settings:
+    await fitness.check_sessions(database)
+    connection = database.dedicated()
+    try:
+        await connection.run(schema.check)
+    finally:
+        await connection.close()
+    return await fitness.with_a_tail_that_works(settings, database)
 
 
 def _raise_file_limit() -> None:
