@@ -10,6 +10,8 @@ from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler
 
+from outlast.shared.domain.errors import LeaseLost
+
 from .listener import Listener
 
 
@@ -88,4 +90,15 @@ class Pace(AsyncCallbackHandler):
             return
         self.ending.discard(run_id)
         if asyncio.get_running_loop() is self._loop:
-            await self._listener.flush()
+            try:
+                await self._listener.flush()
+            except LeaseLost:
+                # LangChain shields this task: once its own waiting is cancelled, nothing asks how the task has ended.
+                if task := asyncio.current_task():
+                    task.add_done_callback(_retrieve)
+                raise
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
