@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import warnings
 from collections.abc import Callable
@@ -37,6 +38,7 @@ def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
         on_ready()
 
     signals.worker_ready.connect(ready, weak=False)
+    logging.getLogger("celery.worker.request").addFilter(_unacknowledged_is_no_loss)
     # Celery warns root of pickled messages; ours are JSON and name a queue.
     warnings.filterwarnings("ignore", message=".*superuser privileges.*")
     worker = QuietWorker(
@@ -98,6 +100,13 @@ class PatientConsumer(Consumer):
 
 def _keep_ours(**_: Any) -> None:
     """Logs are configured; a receiver of this signal keeps Celery from doing it again."""
+
+
+def _unacknowledged_is_no_loss(record: logging.LogRecord) -> bool:
+    """Celery calls a lost connection critical here. The message is delivered again, and a second bell is harmless."""
+    if str(record.msg).startswith("Couldn't ack"):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def _answered_by_the_pool(queue: str, run: str | None = None) -> None:
