@@ -19,7 +19,7 @@ demo: setup ## Kill a worker and an API while an answer is on its way, and prove
 test: lint ## Run the linters, then all tests (ARGS="-k lease tests/unit" for some)
 	.venv/bin/pytest -q --durations=15 -n $(WORKERS) --dist worksteal $(ARGS)
 
-chaos: setup ## Break everything for ten minutes and judge what is left (SEED=5 MINUTES=2; docs/chaos.md)
+chaos: setup ## Break everything for ten minutes and judge what is left (SEED=5 MINUTES=2 SEEDS=3 BUSY=2; docs/chaos.md)
 	@exec .venv/bin/python -m tests.chaos
 
 containers: setup ## Build what the Dockerfile builds and run docker-compose.yml's services without an engine (needs haproxy)

@@ -1,6 +1,7 @@
 """The agents that are killed.
 
-A function, a chain of steps, a graph with branches, a graph within it and a tool, and LangGraph's `create_react_agent`.
+A function, one that fails, a chain of steps, a graph with branches, a graph within it and a tool, and LangGraph's
+`create_react_agent`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import functools
 import os
 import random
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +24,7 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import START, StateGraph
 from langgraph.prebuilt import ToolNode
 
-from outlast.agent import Context, Request, ToolCall, ToolResult
+from outlast.agent import AgentError, Context, Request, ToolCall, ToolResult
 from tests.chaos import gates, ledger, scenario, skew
 from tests.support.graphs import Conversation, RuleModel, call, create_react_agent, last_human
 
@@ -51,6 +53,47 @@ async def words(request: Request, context: Context):
         ledger.note(ledger.SAY, token, attempt, "answer", detail=word)
         yield f"{word} "
     ledger.note(ledger.END, token, attempt, "answer")
+
+
+class Mishap(BaseException):
+    """One that is no `Exception`."""
+
+
+async def mishap(request: Request, context: Context):
+    """Says its words, and fails in the way that its token names."""
+    token, attempt = request.text, context.attempt
+    ledger.note(ledger.START, token, attempt)
+    for word in scenario.words(attempt, token, "mishap"):
+        await asyncio.sleep(_pause())
+        ledger.note(ledger.SAY, token, attempt, "mishap", detail=word)
+        yield f"{word} "
+    await _fail(scenario.mishap(token))
+
+
+async def _fail(kind: str) -> None:
+    match kind:
+        case "own":
+            raise AgentError("The agent says why.")
+        case "recursion":
+            await _fail(kind)
+        case "group":
+            raise BaseExceptionGroup("several", [SystemExit(1), ValueError("secret")])
+        case "exit in thread":
+            await asyncio.to_thread(sys.exit, 1)
+        case "exit in task":
+            await asyncio.create_task(_fail("exit"))
+        case _:
+            raise _MISHAPS[kind]("secret")
+
+
+_MISHAPS: dict[str, type[BaseException]] = {
+    "value": ValueError,
+    "memory": MemoryError,
+    "connection": ConnectionError,
+    "exit": SystemExit,
+    "interrupt": KeyboardInterrupt,
+    "base": Mishap,
+}
 
 
 class Speaker(RuleModel):

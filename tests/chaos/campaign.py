@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from tests.chaos import ledger
+from tests.chaos import ledger, logs
 from tests.chaos.checker import judge
 from tests.chaos.checker.evidence import Evidence, gather
 from tests.chaos.checker.violations import Violation
@@ -71,7 +71,8 @@ class Campaign:
             clients.cancel()
             await asyncio.gather(telling, clients, return_exceptions=True)
         evidence = await asyncio.to_thread(self._gather)
-        found = [*self._crowd.violations, *await asyncio.to_thread(judge, evidence)]
+        faults = [Violation("fault", "", sentence) for sentence in logs.faults(self._world.logs())]
+        found = [*faults, *self._crowd.violations, *await asyncio.to_thread(judge, evidence)]
         causes = Counter(re.findall(r'"cause": "(\w+)", "event": "run\.', self._world.said()))
         return Report(
             self._seed, seconds, self._diary.blows, evidence, found, self._crowd.hops, causes, self._world.size

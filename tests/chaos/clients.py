@@ -19,7 +19,14 @@ from tests.chaos.checker.violations import Violation
 DONE = b"[DONE]"
 _SILENCE_SECONDS = 4.0  # pings come each second: a stream so silent is cut off
 _AGAIN = (429, 503)
+_FINISHED_BEFORE, _GONE = 400, 404
+_CHANGE_OF_MIND_SECONDS = 6.0
 _MODES = ("stream", "stream", "stream", "poll", "keyed")
+_FOREGROUND = ("foreground", "invoke")
+_INVOKE_SECONDS = 60.0  # for a whole answer
+
+FINISH, CANCEL, DELETE = "finish", "cancel", "delete"
+_FATES = (*[FINISH] * 7, CANCEL, DELETE)
 
 
 @dataclass
@@ -45,6 +52,10 @@ class Watched:
     connections: list[Connection] = field(default_factory=list[Connection])
     final: dict[str, Any] | None = None
     """The finished response, as it was read."""
+    fate: str = FINISH
+    """What its client wants to become of it."""
+    deleted: bool = False
+    """Its client was told so."""
 
     @property
     def cursor(self) -> int:
@@ -53,7 +64,14 @@ class Watched:
 
     @property
     def ended(self) -> bool:
-        return self.final is not None or any(connection.done for connection in self.connections)
+        return self.deleted or self.final is not None or any(connection.done for connection in self.connections)
+
+    @property
+    def may_end_as(self) -> frozenset[str]:
+        """A run in the foreground is cancelled when its client was cut off, which only an unbroken answer rules out."""
+        cut_off = self.mode in _FOREGROUND and not (self.ended and len(self.connections) <= 1)
+        own = "failed" if self.agent == scenario.MISHAP else "completed"
+        return frozenset({own, "cancelled"} if cut_off or self.fate == CANCEL else {own})
 
 
 class Crowd:
@@ -65,7 +83,7 @@ class Crowd:
         self.hops = 0
         self.over = False
         """No more new runs."""
-        self._urls = urls
+        self.urls = urls
         self._seed = seed
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
         timeout = httpx.Timeout(_SILENCE_SECONDS, connect=2.0)
@@ -81,10 +99,13 @@ class Crowd:
         turn = 0
         while not self.over:
             agent = chance.choice(scenario.AGENTS)
-            conversation = f"conv-{number}-{turn}" if chance.random() < 0.3 else None
+            conversation = f"conv-{number}-{turn}" if chance.random() < 0.3 and agent != scenario.MISHAP else None
             visits: list[Visit] = []
             for _ in range(chance.randint(2, 3) if conversation else 1):
-                watched = Watched(f"c{number}.{turn}", agent, chance.choice(_MODES), conversation)
+                # What may end before its time would leave the others of its conversation without their expectation.
+                modes, fates = (_MODES, (FINISH,)) if conversation else ((*_MODES, *_FOREGROUND), _FATES)
+                token, mode, fate = f"c{number}.{turn}", chance.choice(modes), chance.choice(fates)
+                watched = Watched(token, agent, mode, conversation, fate=fate)
                 visits.append(Visit(self, watched, random.Random(chance.random())))
                 turn += 1
             # The runs of a conversation are submitted one after the other, and none waits for the one before.
@@ -93,7 +114,7 @@ class Crowd:
             await asyncio.gather(*(visit.follow() for visit in visits))
 
     def url(self, chance: random.Random) -> str:
-        return chance.choice(self._urls)
+        return chance.choice(self.urls)
 
     @property
     def http(self) -> httpx.AsyncClient:
@@ -126,14 +147,17 @@ class Visit:
         """The one before may have been accepted all the same."""
         lost = self.watched
         token, _, number = lost.token.partition("x")
-        self.watched = Watched(f"{token}x{int(number or 0) + 1}", lost.agent, lost.mode, lost.conversation)
+        token = f"{token}x{int(number or 0) + 1}"
+        self.watched = Watched(token, lost.agent, lost.mode, lost.conversation, fate=lost.fate)
         self._crowd.watched.append(self.watched)
 
     async def _post(self) -> None:
         watched, url = self.watched, f"{self._crowd.url(self._chance)}/v1/responses"
-        keyed, streamed = watched.mode == "keyed", watched.mode == "stream"
+        keyed, streamed = watched.mode == "keyed", watched.mode in ("stream", "foreground")
+        background = watched.mode not in _FOREGROUND
         headers = {"idempotency-key": f"key-{watched.token}"} if keyed else {}
-        body: dict[str, Any] = {"model": watched.agent, "input": watched.token, "background": True, "stream": streamed}
+        body: dict[str, Any] = {"model": watched.agent, "input": watched.token, "stream": streamed}
+        body["background"] = background
         if watched.conversation:
             body["conversation"] = watched.conversation
         if keyed and self._chance.random() < 0.3:  # go away before the answer can come
@@ -141,16 +165,54 @@ class Visit:
                 async with asyncio.timeout(self._chance.random() * 0.05):
                     await self._crowd.http.post(url, json=body, headers=headers)
         if not streamed:
-            answer = await self._crowd.http.post(url, json=body, headers=headers)
+            patience = _SILENCE_SECONDS if background else _INVOKE_SECONDS
+            answer = await self._crowd.http.post(url, json=body, headers=headers, timeout=patience)
             if self._is_answered(answer):
                 self._learn(answer.json()["id"])
+                watched.final = None if background else answer.json()
             return
         async with self._crowd.http.stream("POST", url, json=body, headers=headers) as answer:
             if self._is_answered(answer):
                 await self._receive(answer, Connection(-1))
 
     async def follow(self) -> None:
-        """Until the end was seen."""
+        """Until the end was seen; after a while the client may bring it about."""
+        if self.watched.fate != FINISH:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._chance.uniform(0, _CHANGE_OF_MIND_SECONDS)):
+                    await self._follow()
+            await self._decide()
+        await self._follow()
+
+    async def _decide(self) -> None:
+        """Cancel the run, or delete it: once more until it was answered."""
+        watched, decided = self.watched, False
+        while not decided:
+            url = f"{self._crowd.url(self._chance)}/v1/responses/{watched.run}"
+            with suppress(httpx.TransportError):
+                if watched.fate == CANCEL:
+                    answer = await self._crowd.http.post(f"{url}/cancel")
+                    decided = answer.status_code == _FINISHED_BEFORE or self._is_answered(answer)
+                else:
+                    answer = await self._crowd.http.delete(url)
+                    # Not there: an earlier request has done it, whose answer was lost.
+                    decided = watched.deleted = answer.status_code == _GONE or self._is_answered(answer)
+            await self._pause()
+        if watched.deleted:
+            await self._miss()
+
+    async def _miss(self) -> None:
+        """What was deleted is not there any more, at any replica."""
+        for url in self._crowd.urls:
+            status = None
+            while status is None or status in _AGAIN:
+                with suppress(httpx.TransportError):
+                    status = (await self._crowd.http.get(f"{url}/v1/responses/{self.watched.run}")).status_code
+                await self._pause()
+            if status != _GONE:
+                self._crowd.complain(self.watched, f"it was deleted, and GET is answered with {status}")
+
+    async def _follow(self) -> None:
         while not self.watched.ended:
             with suppress(httpx.TransportError):
                 if self.watched.mode == "poll":

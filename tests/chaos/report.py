@@ -34,10 +34,17 @@ class Report:
 
     def lines(self) -> list[str]:
         blows = Counter(blow.name for blow in self.blows)
+        ends = Counter(run.status for run in self.evidence.runs.values())
+        deleted = sum(watched.deleted for watched in self.evidence.watched)
+        faults = [violation.sentence for violation in self.violations if violation.kind == "fault"]
         return [
+            f"faults in the logs  {len(faults)}",
+            *(f"  {fault}" for fault in faults),
             f"seed                {self.seed}",
             f"time                {self.seconds:g} s, lease {self.size.lease_seconds:g} s",
-            f"runs                {len(self.evidence.runs)}",
+            f"runs                {len(self.evidence.runs)}: "
+            + ", ".join(f"{n} {status}" for status, n in ends.most_common())
+            + f", and {deleted} deleted",
             f"blows               {len(self.blows)}: " + ", ".join(f"{n} {name}" for name, n in blows.most_common()),
             f"takeovers           {self.takeovers}: " + ", ".join(f"{n} {cause}" for cause, n in self.causes.items()),
             f"recovery            {_spread(recoveries(self.blows, self.evidence.ledger))}",

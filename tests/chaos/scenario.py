@@ -6,6 +6,7 @@ Every word carries the attempt that said it, the run it belongs to, its step and
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -16,13 +17,30 @@ FUNCTION = "words"
 CHAIN = "chain"
 BRANCHES = "branches"
 REACT = "react"
+MISHAP = "mishap"
 GRAPHS = (CHAIN, BRANCHES, REACT)
-AGENTS = (FUNCTION, *GRAPHS)
+AGENTS = (FUNCTION, *GRAPHS, MISHAP)
+
+MISHAPS: Mapping[str, str] = {
+    "value": "The agent failed with ValueError.",
+    "own": "The agent says why.",
+    "recursion": "The agent failed with RecursionError.",
+    "memory": "The agent failed with MemoryError.",
+    "connection": "The agent failed with ConnectionError, also after 3 retries.",
+    "group": "The agent failed with BaseExceptionGroup.",
+    "exit": "The agent failed with SystemExit.",
+    "exit in thread": "The agent failed with SystemExit.",
+    "exit in task": "The agent failed with SystemExit.",
+    "interrupt": "The agent failed with KeyboardInterrupt.",
+    "base": "The agent failed with Mishap.",
+}
+"""How the agent of this name fails, and what its clients are told."""
 
 CHAIN_STEPS = tuple(f"step{number}" for number in range(6))
 
 FOLLOWERS: Mapping[str, Mapping[str, frozenset[str]]] = {
     FUNCTION: {},
+    MISHAP: {},
     CHAIN: {step: frozenset({after}) for step, after in pairwise(CHAIN_STEPS)},
     BRANCHES: {
         "plan": frozenset({"left", "first", "thread"}),
@@ -50,6 +68,12 @@ _SAID_WHOLE = {"thread": 1}
 def steps(agent: str) -> Sequence[str]:
     """The steps of an undisturbed run."""
     return _IN_STATE.get(agent, ("effect", "answer"))
+
+
+def mishap(token: str) -> str:
+    """How this run fails, in each of its attempts."""
+    kinds = sorted(MISHAPS)
+    return kinds[zlib.crc32(token.encode()) % len(kinds)]
 
 
 def later(agent: str, step: str) -> frozenset[str]:

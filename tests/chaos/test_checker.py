@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -10,6 +11,7 @@ import pytest
 
 from tests.chaos.checker import Evidence, judge
 from tests.chaos.ledger import BEGIN, END, KEPT, SAY, Entry
+from tests.chaos.logs import faults
 from tests.chaos.nemeses import Blow
 from tests.chaos.report import recoveries
 from tests.chaos.samples import BEGAN, FIRST, PIDS, RUN, SECOND, TOKEN, Sample
@@ -173,6 +175,57 @@ def test_what_clients_were_sent_is_compared_with_the_log(
     change: Callable[[list[tuple[int, bytes]]], None], said: str
 ) -> None:
     assert any(said in violation.sentence for violation in judge(with_frames(change)))
+
+
+def ended_as(status: str, **watched: object) -> Evidence:
+    """A run that ended so, of which its client says this."""
+    evidence = run_changed(status=status)
+    evidence.watched = [replace(evidence.watched[0], **watched)]  # type: ignore[arg-type]
+    return evidence
+
+
+@pytest.mark.parametrize(
+    ("evidence", "right"),
+    [
+        (ended_as("cancelled"), False),
+        (ended_as("cancelled", fate="cancel"), True),
+        (ended_as("failed", fate="cancel"), False),
+        (ended_as("cancelled", mode="foreground"), True),  # it hung up once
+        (ended_as("cancelled", mode="invoke", connections=[], final={}), False),
+        (ended_as("completed", agent="mishap"), False),
+        (ended_as("failed", agent="mishap"), True),
+    ],
+)
+def test_a_run_ends_as_its_client_and_its_agent_let_it(evidence: Evidence, right: bool) -> None:
+    assert any(violation.kind == "lost" for violation in judge(evidence)) != right
+
+
+def test_what_was_deleted_and_is_there_is_noticed() -> None:
+    evidence = Sample().evidence()
+    evidence.watched[0].deleted = True
+    assert [v.sentence for v in judge(evidence)] == [f"{RUN} was deleted and is there"]
+    evidence.runs.clear()
+    assert judge(evidence) == []
+
+
+def test_a_run_that_fails_by_another_reason_than_its_agents_is_noticed() -> None:
+    evidence = run_changed(agent="mishap", status="failed", response={"output": [], "error": {"message": "No."}})
+    evidence.states.clear()
+    assert any("it fails by 'No.' where 'The agent" in violation.sentence for violation in judge(evidence))
+
+
+def test_logs_are_searched_for_what_nothing_expected() -> None:
+    late = {"event": "Task exception was never retrieved\nfuture: …", "level": "error", "exception": "E\nValueError: x"}
+    logs = {
+        "worker0": "\n".join(map(json.dumps, [{"event": "agent.failed", "level": "error"}, late])),
+        "api0": "\n".join([json.dumps({"event": "request.broke", "level": "error"}), "Traceback (most …", "{"]),
+        "api1": json.dumps({"event": "request.unavailable", "level": "warning"}),
+    }
+    assert faults(logs) == [
+        "api0: request.broke ",
+        "api0: a traceback that is no line of the log",
+        f"worker0: {late['event']} ValueError: x",
+    ]
 
 
 def test_a_client_that_never_saw_the_end_is_noticed() -> None:

@@ -175,12 +175,22 @@ class World:
         for server in (self.postgres, self.valkey):
             if server.poll() is not None:
                 await asyncio.to_thread(server.start)
-        for member in self.members:
-            await self.admin(f"ALTER ROLE {member.name} LOGIN")
+        await until(self._lets_everybody_in, seconds=START_SECONDS)  # it may still recover from its last death
+
+    async def _lets_everybody_in(self) -> bool:
+        with suppress(psycopg.OperationalError):
+            for member in self.members:
+                await self.admin(f"ALTER ROLE {member.name} LOGIN")
+            return True
+        return False
+
+    def logs(self) -> dict[str, str]:
+        """What the processes have logged, by their names."""
+        return {file.stem: file.read_text(errors="replace") for file in sorted(self.folder.glob("parts/*.log"))}
 
     def said(self) -> str:
-        """What the processes have logged."""
-        return "".join(file.read_text(errors="replace") for file in sorted(self.folder.glob("parts/*.log")))
+        """All of it."""
+        return "".join(self.logs().values())
 
 
 @asynccontextmanager

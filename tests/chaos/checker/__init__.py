@@ -19,8 +19,9 @@ def judge(evidence: Evidence) -> list[Violation]:
 def _judge(evidence: Evidence) -> Iterator[Violation]:
     if evidence.leases:
         yield Violation("lease", "", f"{evidence.leases} leases are left")
+    may_end_as = {watched.token: watched.may_end_as for watched in evidence.watched}
     for run in evidence.runs.values():
-        if run.status != "completed":
+        if run.status not in may_end_as.get(run.token, {"completed"}):
             why = ((run.response or {}).get("error") or {}).get("message", run.last_cause)
             yield Violation(
                 "lost", run.token, f"{run.id} ({run.agent}) is {run.status} after {run.attempt} attempts: {why}"

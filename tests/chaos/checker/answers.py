@@ -24,6 +24,10 @@ def check(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _answer(run: Stored, tokens: list[str]) -> Iterator[str]:
+    if run.response is not None and run.agent == scenario.MISHAP and run.status == "failed":
+        expected, said = scenario.MISHAPS[scenario.mishap(run.token)], run.response["error"]["message"]
+        if said != expected:
+            yield f"it fails by {said!r} where {expected!r} is right"
     if run.response is None or run.status != "completed":
         return
     said = [scenario.item_text(item) for item in run.response["output"]]

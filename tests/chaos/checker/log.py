@@ -11,6 +11,7 @@ from tests.chaos.checker.evidence import Stored
 
 _BEGINNING = ("response.created", "response.queued", "response.in_progress")
 _TERMINAL = ("response.completed", "response.failed", "response.incomplete")
+_ENDS = {"cancelled": "response.incomplete"}
 _DELTA = "response.output_text.delta"
 
 
@@ -53,7 +54,7 @@ def _course(run: Stored, types: list[str]) -> Iterator[str]:
     ends = [place for place, kind in enumerate(types) if kind in _TERMINAL]
     if ends != [len(types) - 1]:
         yield f"it has {len(ends)} terminal events, at {ends} of {len(types)}"
-    elif types[-1] != f"response.{run.status}":
+    elif types[-1] != _ENDS.get(run.status, f"response.{run.status}"):
         yield f"its last event is {types[-1]}, its status {run.status}"
 
 

@@ -14,8 +14,9 @@ def check(watched: Watched, evidence: Evidence) -> Iterator[str]:
     if watched.run is None:  # its client never learned whether it was accepted
         return
     run = evidence.runs.get(watched.token)
-    if run is None:
-        yield f"{watched.run} was accepted and is not there"
+    if watched.deleted or run is None:
+        if watched.deleted != (run is None):
+            yield f"{watched.run} was {'deleted and is' if run else 'accepted and is not'} there"
         return
     if run.id != watched.run:
         yield f"the client was told of {watched.run}, and {run.id} is stored"
