@@ -166,7 +166,9 @@ class Visit:
                     await self._crowd.http.post(url, json=body, headers=headers)
         if not streamed:
             patience = _SILENCE_SECONDS if background else _INVOKE_SECONDS
-            answer = await self._crowd.http.post(url, json=body, headers=headers, timeout=patience)
+            answer = await self._crowd.http.post(
+                url, json=body, headers=headers, timeout=patience, follow_redirects=True
+            )
             if self._is_answered(answer):
                 self._learn(answer.json()["id"])
                 watched.final = None if background else answer.json()

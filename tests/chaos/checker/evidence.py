@@ -101,4 +101,4 @@ def _stored(row: dict[str, Any]) -> Stored:
 
 def _state(saver: PostgresSaver, thread: str) -> list[str]:
     found = saver.get_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}})
-    return [message.text for message in found.checkpoint["channel_values"]["messages"]] if found else []
+    return [message.text for message in found.checkpoint["channel_values"].get("messages", ())] if found else []
