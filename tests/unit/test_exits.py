@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
-from contextvars import copy_context
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from outlast.agent import AgentError
 from outlast.shared.domain.ids import new_uuid
 from outlast.shared.domain.runs import Lease
 from outlast.worker.executing import MEMORY_BYTES, AgentThreads, Marks, execute_as
-from outlast.worker.pool.child import Loop
+from outlast.worker.pool.loops import Loop
+
+LEASE = Lease(new_uuid(), 1)
 
 
 class OddError(BaseException):
@@ -49,20 +52,55 @@ async def after_a_wait(error: type[BaseException]) -> None:
         sys.exit() if error is SystemExit else raising(error)
 
 
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, OddError])
-@pytest.mark.parametrize("agent", [in_itself, in_a_task, in_a_group, in_a_thread, after_a_wait])
-async def test_it_fails_and_the_loop_goes_on(agent: Callable[[Any], Any], error: type[BaseException]) -> None:
-    loop, marks = asyncio.get_running_loop(), Marks(bytearray(MEMORY_BYTES))
+@contextmanager
+def marked(marks: Marks) -> Generator[Context]:
+    """A context whose tasks are an attempt's."""
+    loop = asyncio.get_running_loop()
     threads = AgentThreads(1, marks)
     loop.set_default_executor(threads)
     marks.mark_steps(loop)
     context = copy_context()
-    context.run(execute_as, Lease(new_uuid(), 1))
+    context.run(execute_as, LEASE)
     try:
-        with pytest.raises(AgentError, match=f"The agent failed with {error.__name__}."):
-            await asyncio.create_task(agent(error), context=context)
+        yield context
     finally:
         loop.set_task_factory(None)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, OddError])
+@pytest.mark.parametrize("agent", [in_itself, in_a_task, in_a_group, in_a_thread, after_a_wait])
+async def test_it_fails_and_the_loop_goes_on(agent: Callable[[Any], Any], error: type[BaseException]) -> None:
+    marks = Marks(bytearray(MEMORY_BYTES))
+    with marked(marks) as context, pytest.raises(AgentError, match=f"The agent failed with {error.__name__}."):
+        await asyncio.create_task(agent(error), context=context)
+    assert marks.on_loop is None
+
+
+async def test_what_ends_the_process_all_the_same_leaves_its_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = Marks(bytearray(MEMORY_BYTES))
+    monkeypatch.setattr("outlast.worker.executing._exited", raising)
+    with marked(marks) as context:
+        task = asyncio.create_task(in_itself(OddError), context=context)
+        await asyncio.wait([task])
+    assert type(task.exception()) is OddError
+    assert marks.on_loop == LEASE
+
+
+async def test_a_step_that_turns_the_loop_keeps_its_mark() -> None:
+    marks = Marks(bytearray(MEMORY_BYTES))
+
+    async def other() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    async def outer() -> Lease | None:
+        task: asyncio.Task[None] = asyncio.create_task(other())
+        task.get_coro().send(None)
+        task.cancel()
+        return marks.on_loop
+
+    with marked(marks) as context:
+        assert await asyncio.create_task(outer(), context=context) == LEASE
     assert marks.on_loop is None
 
 
@@ -75,3 +113,17 @@ def test_a_callback_of_the_loop_leaves_it_running() -> None:
     with capture_logs() as logs, asyncio.Runner(loop_factory=Loop) as runner:
         assert runner.run(main()) == "went on"
     assert [entry["event"] for entry in logs] == ["callback.exited"]
+
+
+def test_an_agent_does_not_stop_the_loop() -> None:
+    async def agent() -> None:
+        asyncio.get_running_loop().stop()
+
+    async def main() -> str:
+        refused = pytest.raises(AgentError, match="may not stop the event loop")
+        with marked(Marks(bytearray(MEMORY_BYTES))) as context, refused:
+            await asyncio.create_task(agent(), context=context)
+        return "went on"
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(main()) == "went on"

@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
 from uuid import UUID
@@ -32,8 +33,8 @@ _THREAD = struct.Struct(f"<q{_MARK_BYTES}s")  # the thread's number in the syste
 _THREADS = 128
 MEMORY_BYTES = _MARK_BYTES + _THREADS * _THREAD.size
 
-_PASSING = (Exception, asyncio.CancelledError, GeneratorExit)
-"""What a task raises without harm to its loop."""
+_PASSING = (Exception, asyncio.CancelledError)
+"""What a task raises without harm to its loop, and what an attempt answers."""
 
 _mark: ContextVar[bytes | None] = ContextVar("executing", default=None)
 
@@ -41,6 +42,11 @@ _mark: ContextVar[bytes | None] = ContextVar("executing", default=None)
 def execute_as(lease: Lease) -> None:
     """What this context does from now on, and all tasks it starts, is done for this attempt."""
     _mark.set(_bytes(lease))
+
+
+def for_attempt() -> bool:
+    """Whether what this context does is done for an attempt."""
+    return _mark.get() is not None
 
 
 class Marks:
@@ -129,26 +135,29 @@ class _Marked(Coroutine[Any, Any, Any]):
         self._view = view
 
     def send(self, value: Any) -> Any:
-        self._view[:] = self._mark
-        try:
-            return self._coroutine.send(value)
-        except _PASSING:
-            raise
-        except BaseException as error:
-            raise _exited(error) from error
-        finally:
-            self._view[:] = _NOBODY
+        return self._step(self._coroutine.send, value)
 
     def throw(self, *given: Any) -> Any:
+        return self._step(self._coroutine.throw, *given)
+
+    def _step(self, advance: Callable[..., Any], *given: Any) -> Any:
+        """The mark stays behind when something leaves that ends the process: it tells whose doing that is.
+
+        A step may turn the loop itself, as ``nest_asyncio`` does: afterwards it is still its own.
+        """
+        before = bytes(self._view)
         self._view[:] = self._mark
         try:
-            return self._coroutine.throw(*given)
+            result = advance(*given)
         except _PASSING:
+            self._view[:] = before
             raise
         except BaseException as error:
-            raise _exited(error) from error
-        finally:
-            self._view[:] = _NOBODY
+            ours = _exited(error)
+            self._view[:] = before
+            raise ours from error
+        self._view[:] = before
+        return result
 
     def close(self) -> None:
         self._coroutine.close()
@@ -162,7 +171,8 @@ class _Marked(Coroutine[Any, Any, Any]):
 
 
 def _exited(error: BaseException) -> AgentError:
-    log.error("agent.failed", exc_info=error)
+    with suppress(Exception):  # there may be no memory left to say it
+        log.error("agent.failed", exc_info=error)
     return AgentError(f"The agent failed with {type(error).__name__}.")
 
 

@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import structlog
-import uvloop
 
 from outlast.shared import logs, tracing
 from outlast.shared.domain.errors import OutlastError
@@ -29,6 +28,7 @@ from outlast.worker.pulse import Pulse
 from outlast.worker.runtime import Runtime, open_runtime
 
 from .channel import Channel, leases_from_wire, leases_to_wire
+from .loops import Loop
 
 log = structlog.get_logger()
 
@@ -52,18 +52,6 @@ class Shared(NamedTuple):
     """The child's end of it."""
     stacks: socket.socket
     """Where the child writes what its threads are doing, when it gets `DUMP_SIGNAL`."""
-
-
-class Loop(uvloop.Loop):
-    """Goes on when a callback of an agent's code would end it: other runs are on it. `Marks` sees to tasks."""
-
-    def run_forever(self) -> None:
-        while True:
-            try:
-                super().run_forever()
-                return
-            except (SystemExit, KeyboardInterrupt) as error:
-                log.error("callback.exited", exc_info=error)
 
 
 def main(shared: Shared, settings: Settings) -> None:
