@@ -189,10 +189,8 @@ async def test_a_function_agent_goes_on_from_what_it_had_saved(settings: Setting
 
 
 async def test_limits_on_attempts_retries_and_time_count_from_the_retry(settings: Settings, database: Database) -> None:
-    """A run that was given up after as many attempts, retries and takeovers as there may be gets as many again."""
-    strict = settings.model_copy(
-        update={"max_attempts": 1, "max_takeovers": 1, "max_retries": {"*": 1}, "retry_seconds": 0.01}
-    )
+    """A run that was given up after as many attempts and retries as there may be gets as many again."""
+    strict = settings.model_copy(update={"max_attempts": 1, "max_retries": {"*": 1}, "retry_seconds": 0.01})
     tries: list[int] = []
 
     async def agent(_request: Request, context: Context):

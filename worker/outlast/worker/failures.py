@@ -36,23 +36,15 @@ def consequence(
 
 
 def given_up(run: Run, settings: Settings) -> AgentError | None:
-    """Why this run is not tried again. What it did to its processes counts, and, much later, what it did not."""
-    if run.charged_attempts >= settings.max_attempts:
-        how = f"{run.charged_attempts} of its attempts ended with the death of their process (OUTLAST_MAX_ATTEMPTS"
-    elif (others := _others_ended(run)) >= settings.max_takeovers:
-        how = f"{others} of its attempts ended with their worker (OUTLAST_MAX_TAKEOVERS"
-    else:
+    """Why this run is not tried again: what it did to its processes counts, and nothing that others did to it."""
+    if run.charged_attempts < settings.max_attempts:
         return None
+    how = f"{run.charged_attempts} of its attempts ended with the death of their process (OUTLAST_MAX_ATTEMPTS"
     place = stalls.place_in(run.last_cause)
     last, more = (
         (stalls.CAUSE, f" {stalls.explanation(place, settings.stall_seconds)}") if place else (run.last_cause, "")
     )
     return AgentError(f"The run was given up: {how}; the last of them: {last}).{more}", code="max_attempts_exceeded")
-
-
-def _others_ended(run: Run) -> int:
-    """Attempts that ended with their worker, since it was submitted or an operator had it retried."""
-    return run.attempt - 1 - run.forgiven_attempts - run.charged_attempts - run.retries
 
 
 def failed_for(reason: EndReason) -> AgentError:

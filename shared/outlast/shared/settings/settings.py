@@ -108,8 +108,6 @@ class Settings(LakebaseSettings, GraphSettings, BaseSettings):  # type: ignore[o
     """A child whose event loop stands still for so long is killed: code that blocks it holds up all its runs."""
     max_attempts: int = Field(default=5, gt=0)
     """A run whose attempts have so often ended with the death of their process is not tried again."""
-    max_takeovers: int = Field(default=50, gt=0)
-    """The same for attempts that ended without any fault of the run: with their worker, or its connection."""
     max_retries: ByAgent[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: {"*": _MAX_RETRIES})
     """How often a run is tried again after a transient error."""
     retry_seconds: float = Field(default=1.0, gt=0)
