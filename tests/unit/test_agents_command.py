@@ -75,3 +75,25 @@ def test_fields_that_are_set_are_the_ones_it_takes(agents: str, monkeypatch: pyt
 
     assert CliRunner().invoke(app, ["agents"]).stdout.rstrip().endswith("graph: given -> made")
     assert json.loads(CliRunner().invoke(app, ["agents", "--json"]).stdout) == {"unusual": None}
+
+
+def test_code_that_patches_the_loop_is_told_the_setting_that_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"patching_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(
+        "import asyncio\n"
+        "if not isinstance(loop := asyncio.get_running_loop(), asyncio.BaseEventLoop):\n"
+        "    raise ValueError('Can\\'t patch loop of type %s' % type(loop))\n"  # as nest_asyncio does
+        "async def agent(request, context):\n"
+        "    yield 'x'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setenv("OUTLAST_AGENTS", f"agent=./{name}.py:agent")
+
+    refused = CliRunner().invoke(app, ["agents"])
+    monkeypatch.setenv("OUTLAST_EVENT_LOOP", "asyncio")
+
+    assert refused.exit_code == 1 and "OUTLAST_EVENT_LOOP=asyncio" in refused.stdout
+    assert CliRunner().invoke(app, ["agents"]).exit_code == 0

@@ -92,6 +92,7 @@ def test_a_setting_is_read_from_its_key_in_the_file(
         "max_retries": "7",
         "durability": '"exit"',
         "isolation": '"process"',
+        "event_loop": '"asyncio"',
         "multitask_strategy": '"reject"',
         "self_fence_seconds": "4",
     }

@@ -16,9 +16,10 @@ from outlast.agent import AgentError
 from outlast.shared.domain.ids import new_uuid
 from outlast.shared.domain.runs import Lease
 from outlast.worker.executing import MEMORY_BYTES, AgentThreads, Marks, execute_as
-from outlast.worker.pool.loops import Loop
+from outlast.worker.loops import AsyncioLoop, UvLoop
 
 LEASE = Lease(new_uuid(), 1)
+BOTH = pytest.mark.parametrize("loop", [UvLoop, AsyncioLoop])
 
 
 class OddError(BaseException):
@@ -104,18 +105,20 @@ async def test_a_step_that_turns_the_loop_keeps_its_mark() -> None:
     assert marks.on_loop is None
 
 
-def test_a_callback_of_the_loop_leaves_it_running() -> None:
+@BOTH
+def test_a_callback_of_the_loop_leaves_it_running(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def main() -> str:
         asyncio.get_running_loop().call_soon(sys.exit)
         await asyncio.sleep(0)
         return "went on"
 
-    with capture_logs() as logs, asyncio.Runner(loop_factory=Loop) as runner:
+    with capture_logs() as logs, asyncio.Runner(loop_factory=loop) as runner:
         assert runner.run(main()) == "went on"
     assert [entry["event"] for entry in logs] == ["callback.exited"]
 
 
-def test_an_agent_does_not_stop_the_loop() -> None:
+@BOTH
+def test_an_agent_does_not_stop_the_loop(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def agent() -> None:
         asyncio.get_running_loop().stop()
 
@@ -125,5 +128,5 @@ def test_an_agent_does_not_stop_the_loop() -> None:
             await asyncio.create_task(agent(), context=context)
         return "went on"
 
-    with asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=loop) as runner:
         assert runner.run(main()) == "went on"

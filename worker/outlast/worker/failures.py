@@ -12,7 +12,7 @@ from outlast.shared.domain.retry import Backoff, RetryPolicy, back_off
 from outlast.shared.domain.runs import Run
 from outlast.shared.settings import Settings
 
-from . import stalls
+from . import loops, stalls
 from .transient import transient
 
 log = structlog.get_logger()
@@ -55,4 +55,4 @@ def _told(error: Exception, cause: str, tried: str = "") -> AgentError:
     if isinstance(error, Retry) and error.message:  # the agent's own words
         return AgentError(f"{error.message.removesuffix('.')}{tried}.", code=error.code)
     log.error("agent.failed", exc_info=error)
-    return AgentError(f"The agent failed with {cause}{tried}.")
+    return AgentError(f"The agent failed with {cause}{tried}{loops.advice(error)}.")

@@ -78,13 +78,15 @@ def list_agents(*, as_json: bool = False) -> int:
     config = settings.load()
     if not config.agents:
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
-    loading = _side("worker", "outlast.worker.agents.loading")
+    loading, loops = _side("worker", "outlast.worker.agents.loading"), _side("worker", "outlast.worker.loops")
     wrong: dict[str, str | None] = {}
     kinds: dict[str, str] = {}
     for name, target in config.agents.items():
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # what an agent's module prints is not our answer
-                kinds[name] = asyncio.run(_load(loading, name, target, config))
+            # What an agent's module prints is not our answer; and some code is made for one loop only.
+            quietly = contextlib.redirect_stdout(sys.stderr)
+            with quietly, asyncio.Runner(loop_factory=loops.chosen(config)) as runner:
+                kinds[name] = runner.run(_load(loading, name, target, config))
             wrong[name] = None
         except SettingsError as error:
             wrong[name] = error.message

@@ -98,6 +98,8 @@ class Settings(LakebaseSettings, GraphSettings, BaseSettings):  # type: ignore[o
     """Modules loaded once for all children of a worker: they share the memory, and start without the wait."""
     concurrency: int = Field(default=100, gt=0)
     """Runs at once in one child of a worker."""
+    event_loop: Literal["uvloop", "asyncio"] = "uvloop"
+    """On which agents run: the faster one, or the one that their code can patch."""
     isolation: ByAgent[Isolation] = Field(default_factory=lambda: {"*": Isolation.SHARED})
     """Whether runs of an agent share a process with others."""
     isolated_children: int | None = Field(default=None, gt=0, le=256)

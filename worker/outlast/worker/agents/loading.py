@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from outlast.agent import AgentError
 from outlast.shared.settings import GraphOptions, SettingsError
+from outlast.worker import loops
 
 from . import function, targets
 from .adapter import Adapter
@@ -79,5 +80,6 @@ async def _made(name: str, factory: Any, arguments: tuple[Any, ...], stack: Asyn
     except AgentError as error:  # its author's words
         raise SettingsError(f"Agent {name}: {error.message}") from None
     except Exception as error:
-        raise SettingsError(f"Agent {name}: making it raised {type(error).__name__}: {error}") from error
+        raised = f"{type(error).__name__}: {error}{loops.advice(error)}"
+        raise SettingsError(f"Agent {name}: making it raised {raised}") from error
     return made

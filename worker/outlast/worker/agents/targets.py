@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from outlast.shared.settings import SettingsError, graph_files
+from outlast.worker import loops
 
 from . import project
 
@@ -108,7 +109,8 @@ def _imported(name: str, module: str, folder: Path) -> ModuleType:
 
 def _failed(name: str, place: str, error: Exception, folder: Path) -> SettingsError:
     if not isinstance(error, ModuleNotFoundError):
-        return SettingsError(f"Agent {name}: importing {place} raised {type(error).__name__}: {error}")
+        raised = f"{type(error).__name__}: {error}{loops.advice(error)}"
+        return SettingsError(f"Agent {name}: importing {place} raised {raised}")
     missing = project.needed_by(folder)
     listed = f"; its project lists packages that are not installed: {', '.join(missing)}" if missing else ""
     return SettingsError(f"Agent {name}: importing {place} failed: {error}{listed}")

@@ -19,7 +19,7 @@ from outlast.shared import logs, tracing
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
-from outlast.worker import recording
+from outlast.worker import loops, recording
 from outlast.worker.agents.loading import loaded
 from outlast.worker.attempt import Outcome, Stop
 from outlast.worker.executing import Marks
@@ -28,7 +28,6 @@ from outlast.worker.pulse import Pulse
 from outlast.worker.runtime import Runtime, open_runtime
 
 from .channel import Channel, leases_from_wire, leases_to_wire
-from .loops import Loop
 
 log = structlog.get_logger()
 
@@ -63,7 +62,7 @@ def main(shared: Shared, settings: Settings) -> None:
     faulthandler.register(DUMP_SIGNAL, file=shared.stacks, all_threads=True)  # also while a thread holds the GIL
     logs.configure(settings, part="worker")
     tracing.configure(settings, part="worker")
-    with asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=loops.chosen(settings)) as runner:
         runner.run(_serve(shared, settings))
     tracing.stop(_TRACES_SECONDS)
     if not recording.stop(_TRACES_SECONDS):
