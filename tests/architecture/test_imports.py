@@ -173,6 +173,11 @@ VIOLATIONS = {
         ("shared/outlast/shared/logs.py", "import psycopg"),
         ("infra/outlast/infra/migrate.py", "import psycopg_pool"),
     ],
+    "redis behind its door": [
+        ("api/outlast/api/__init__.py", "import redis"),
+        ("shared/outlast/shared/hints.py", "from redis.asyncio import Redis"),
+        ("worker/outlast/worker/runtime.py", "import redis.exceptions"),
+    ],
     "Celery in the worker's app and pool and in the doorbell": [
         ("api/outlast/api/__init__.py", "import celery"),
         ("worker/outlast/worker/runtime.py", "import kombu"),

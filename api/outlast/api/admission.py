@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import structlog
 
+from outlast.shared.background import Background
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError, QueueFull, Unavailable
 from outlast.shared.domain.runs import Submission
@@ -95,6 +96,7 @@ class _Bound:
         self._began = -math.inf
         self._due = -math.inf
         self._failure: OutlastError | None = None
+        self._background = Background()
         self._counting: asyncio.Task[None] | None = None
 
     @property
@@ -123,7 +125,7 @@ class _Bound:
         """Begin to count again when it is time. Waits for it when the answer depends on it."""
         due = self._now() >= self._due or (self.full and self._doubtful > 0)
         if self._counting is None and due:
-            self._counting = asyncio.create_task(self._count())
+            self._counting = self._background.start(self._count())
         if self._counting is not None and (self.full or self._began == -math.inf):
             await asyncio.shield(self._counting)
             if self._began == -math.inf and self._failure is not None:

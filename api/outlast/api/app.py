@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from typing import Any
 import structlog
 from fastapi import Depends, FastAPI
 
+from outlast.shared.background import Background
 from outlast.shared.connections import Database
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.hints import Hints
@@ -120,12 +120,12 @@ def _serving(settings: Settings) -> Lifespan:
 
 @asynccontextmanager
 async def _running(forever: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    task = asyncio.create_task(forever)
+    background = Background()
+    background.start(forever)
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait({task})
+        await background.cancel()
 
 
 def _describe(app: FastAPI, *, with_keys: bool) -> None:

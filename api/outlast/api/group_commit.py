@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from outlast.shared.background import Background
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.domain.runs import MultitaskStrategy
@@ -52,7 +53,7 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._failures = 0
-        self._alone: set[asyncio.Task[None]] = set()
+        self._alone = Background()
         self._may_go_alone = asyncio.Semaphore(_ALONE_AT_ONCE)
         self._loop = asyncio.get_running_loop()
 
@@ -63,14 +64,13 @@ class GroupCommit:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[GroupCommit]:
-        task = asyncio.create_task(self._commit_forever())
+        looping = Background()
+        looping.start(self._commit_forever())
         try:
             yield self
         finally:
-            tasks = [task, *self._alone]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await looping.cancel()
+            await self._alone.cancel()
             _fail(self._waiting, Unavailable())
             await self._connection.close()
 
@@ -143,9 +143,7 @@ class GroupCommit:
             submission = waiting.entry.submission
             by_thread.setdefault((submission.principal, submission.thread), []).append(waiting)
         for entries in by_thread.values():
-            task = asyncio.create_task(self._store_in_order(entries))
-            self._alone.add(task)
-            task.add_done_callback(self._alone.discard)
+            self._alone.start(self._store_in_order(entries))
 
     async def _store_in_order(self, entries: Sequence[_Waiting]) -> None:
         try:

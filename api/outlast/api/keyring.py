@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 
+from outlast.shared.background import Background
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import Unauthenticated
 from outlast.shared.domain.keys import Identity, KeyState, digest_of, is_key
@@ -76,13 +77,13 @@ class Keyring:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Keyring]:
-        tasks = [asyncio.create_task(loop) for loop in (self._look_up_forever(), self._touch_forever())]
+        loops = Background()
+        loops.start(self._look_up_forever())
+        loops.start(self._touch_forever())
         try:
             yield self
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await loops.cancel()
 
     async def identify(self, key: str) -> Identity:
         """Who has this key. Raises Unauthenticated, and Unavailable when the database cannot be asked."""

@@ -10,6 +10,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from outlast.shared.background import Background
 from outlast.shared.domain.runs import Run
 
 from . import presence
@@ -50,6 +51,7 @@ class EventStream(Response):
         self._starting_after = starting_after
         self._ids = ids
         self._client_left = False
+        self._background = Background()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._start_headers()})
@@ -57,7 +59,7 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": DONE})
             return
         async with self._tail.viewing(self._run, self._starting_after) as viewer:
-            watch = asyncio.create_task(self._watch(receive, viewer))
+            watch = self._background.start(self._watch(receive, viewer))
             try:
                 await self._send_all(viewer, send)
             except StreamCut:

@@ -14,9 +14,9 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from redis import Redis as BlockingRedis
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+
+from .background import Background
+from .broker import BrokerUnavailable, asking, blocking_client, client
 
 log = structlog.get_logger()
 
@@ -29,11 +29,9 @@ _AWAKE = "awake"
 
 class Hints:
     def __init__(self, redis_url: str, schema: str) -> None:
-        self._redis: Any = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] — its options have no types
-            redis_url, socket_connect_timeout=_CONNECT_SECONDS, decode_responses=True
-        )
+        self._redis = client(redis_url, socket_connect_timeout=_CONNECT_SECONDS, decode_responses=True)
         self._cancelled, self._awake = _channels(self._redis, schema)
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending = Background()
         self.hearing = False
         """Whether what is told now is heard here."""
 
@@ -47,12 +45,10 @@ class Hints:
         self._send(self._awake, _AWAKE)
 
     def _send(self, channel: str, word: str) -> None:
-        task = asyncio.create_task(self._publish(channel, word))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._sending.start(self._publish(channel, word))
 
     async def _publish(self, channel: str, word: str) -> None:
-        with suppress(RedisError, OSError, TimeoutError):
+        with suppress(BrokerUnavailable), asking():
             async with asyncio.timeout(_SEND_SECONDS):
                 await self._redis.publish(channel, word)
 
@@ -63,7 +59,7 @@ class Hints:
         """
         while True:
             try:
-                with suppress(RedisError, OSError, TimeoutError):
+                with suppress(BrokerUnavailable), asking():
                     await self._listen(awake, cancelled)
             except Exception:  # a word that nobody can read; who stopped listening here would also stop renewing leases
                 log.exception("hints.broke")
@@ -96,9 +92,8 @@ class Hints:
                     asked = True
 
     async def close(self) -> None:
-        for task in self._sending:
-            task.cancel()
-        with suppress(RedisError, OSError):
+        await self._sending.cancel()
+        with suppress(BrokerUnavailable), asking():
             await self._redis.aclose()
 
 
@@ -111,10 +106,8 @@ def _end_if_cancelled() -> None:
 
 def tell_awake(redis_url: str, schema: str) -> None:
     """The same as `Hints.awake`, from a process that has none; waits for Redis a moment, and never fails."""
-    redis: Any = BlockingRedis.from_url(  # pyright: ignore[reportUnknownMemberType] — its options have no types
-        redis_url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_SEND_SECONDS
-    )
-    with suppress(RedisError, OSError):
+    redis = blocking_client(redis_url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_SEND_SECONDS)
+    with suppress(BrokerUnavailable), asking():
         redis.publish(_channels(redis, schema)[1], _AWAKE)
         redis.close()
 

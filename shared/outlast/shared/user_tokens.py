@@ -20,13 +20,11 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from outlast.agent import Secret
 
+from .background import Background
+from .broker import BrokerUnavailable, asking, client
 from .domain.errors import Unavailable
 from .domain.ids import response_id
 from .settings import Settings
@@ -35,7 +33,6 @@ log = structlog.get_logger()
 
 _ROUND_SECONDS = 1.0  # a request, and the beginning of an attempt, wait no longer than twice that
 _NONCE_BYTES = 12
-_UNANSWERED = (RedisError, OSError, TimeoutError)
 
 
 class _Rounds:
@@ -45,19 +42,18 @@ class _Rounds:
     """
 
     def __init__(self, url: str) -> None:
-        # Of connections that Redis has dropped the first is noticed by its use: one retry, at once.
-        self._redis: Any = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] — its options have no types
-            url, socket_connect_timeout=_ROUND_SECONDS, retry=Retry(NoBackoff(), 1)
-        )
+        # Of connections that Redis has dropped the first is noticed by its use: a second try, at once.
+        self._redis = client(url, socket_connect_timeout=_ROUND_SECONDS, tries=2)
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._background = Background()
         self._under_way: asyncio.Task[None] | None = None
 
     async def ask(self, *command: Any) -> Any:
-        """Raises one of ``_UNANSWERED``."""
+        """Raises BrokerUnavailable."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, answer))
         if self._under_way is None:
-            self._under_way = asyncio.create_task(self._send_all())
+            self._under_way = self._background.start(self._send_all())
         return await answer
 
     async def _send_all(self) -> None:
@@ -68,7 +64,7 @@ class _Rounds:
                     if answer.done():  # nobody waits any more
                         continue
                     if isinstance(got, Exception):
-                        answer.set_exception(got)
+                        answer.set_exception(got if isinstance(got, BrokerUnavailable) else BrokerUnavailable(got))
                     else:
                         answer.set_result(got)
         finally:
@@ -76,19 +72,17 @@ class _Rounds:
 
     async def _sent(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         try:
-            async with asyncio.timeout(_ROUND_SECONDS), self._redis.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                return await pipeline.execute(raise_on_error=False)
-        except _UNANSWERED as error:
+            with asking():
+                async with asyncio.timeout(_ROUND_SECONDS), self._redis.pipeline(transaction=False) as pipeline:
+                    for command in commands:
+                        pipeline.execute_command(*command)
+                    return await pipeline.execute(raise_on_error=False)
+        except Exception as error:  # noqa: BLE001 — also what is no answer, and breaks the client: no request waits on
             return [error] * len(commands)
-        except Exception as error:  # noqa: BLE001 — what is no answer breaks the client: nobody is to wait for ever
-            return [RedisError(type(error).__name__)] * len(commands)
 
     async def close(self) -> None:
-        if self._under_way is not None:
-            await asyncio.wait({self._under_way}, timeout=2 * _ROUND_SECONDS)
-        with suppress(*_UNANSWERED):
+        await self._background.wait(2 * _ROUND_SECONDS)
+        with suppress(BrokerUnavailable), asking():
             await self._redis.aclose()
 
 
@@ -98,7 +92,7 @@ class UserTokens:
         self._most_seconds = settings.token_seconds
         self._cipher = _cipher(settings)
         self._redis = _Rounds(settings.required_redis_url())
-        self._forgetting: set[asyncio.Task[None]] = set()
+        self._forgetting = Background()
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[UserTokens]:
@@ -131,8 +125,8 @@ class UserTokens:
         sealed = nonce + self._cipher.encrypt(nonce, text.encode(), self._key(run_id))
         try:
             await self._redis.ask("SET", self._key(run_id), sealed, "PX", int(seconds * 1000))
-        except _UNANSWERED as error:
-            log.warning("token.not_sent", run=response_id(run_id), error=type(error).__name__)
+        except BrokerUnavailable as error:
+            log.warning("token.not_sent", run=response_id(run_id), error=error.cause)
 
     async def get(self, run_id: UUID) -> Secret | None:
         """The token that came with the run's request, while it lasts. Never fails for Redis."""
@@ -140,8 +134,8 @@ class UserTokens:
             return None
         try:
             sealed: bytes | None = await self._redis.ask("GET", self._key(run_id))
-        except _UNANSWERED as error:
-            log.warning("token.not_read", run=response_id(run_id), error=type(error).__name__)
+        except BrokerUnavailable as error:
+            log.warning("token.not_read", run=response_id(run_id), error=error.cause)
             return None
         return self._opened(run_id, sealed) if sealed else None
 
@@ -156,12 +150,10 @@ class UserTokens:
     def forget(self, run_id: UUID) -> None:
         """The run has ended. Never waits and never fails: what stays ends by itself."""
         if self._cipher is not None:
-            task = asyncio.create_task(self._forget(run_id))
-            self._forgetting.add(task)
-            task.add_done_callback(self._forgetting.discard)
+            self._forgetting.start(self._forget(run_id))
 
     async def _forget(self, run_id: UUID) -> None:
-        with suppress(*_UNANSWERED):
+        with suppress(BrokerUnavailable):
             await self._redis.ask("DEL", self._key(run_id))
 
     def _key(self, run_id: UUID) -> bytes:

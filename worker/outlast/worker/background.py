@@ -1,4 +1,4 @@
-"""Work that nobody awaits, kept until it is done: the loop itself keeps weak references only."""
+"""Tasks that are waited for, or looked at."""
 
 from __future__ import annotations
 
@@ -6,26 +6,6 @@ import asyncio
 import io
 from collections.abc import Coroutine
 from typing import Any
-
-
-class Background:
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def wait(self, seconds: float) -> None:
-        """Until all of it is done, or so long."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
-
-    async def cancel(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def stack_of(task: asyncio.Task[Any]) -> str:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from outlast.shared.background import Background
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.measures import Tally
@@ -22,7 +23,7 @@ from outlast.shared.store import claims, leases
 from outlast.shared.sweep import Sweep
 
 from .attempt import Outcome, Stop
-from .background import Background, first_of
+from .background import first_of
 from .holdings import Executor, Holdings
 from .reports import Reports
 from .returns import Returns

@@ -10,13 +10,12 @@ from uuid import UUID
 
 import structlog
 
+from outlast.shared.background import Background
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease
 from outlast.shared.store import leases
-
-from .background import Background
 
 log = structlog.get_logger()
 

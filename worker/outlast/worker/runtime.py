@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from outlast.shared import logs, tracing
+from outlast.shared.background import Background
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError, Unavailable
 from outlast.shared.domain.ids import response_id
@@ -24,7 +25,6 @@ from outlast.shared.user_tokens import UserTokens
 from . import recording
 from .agents.adapter import Adapter
 from .attempt import Attempt, Outcome, Stop
-from .background import Background
 from .executing import MEMORY_BYTES, AgentThreads, Marks, execute_as
 from .flusher import Flusher
 from .lease_clock import LeaseClock
@@ -188,14 +188,14 @@ class Runtime:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Runtime]:
-        loops = [asyncio.create_task(self._flusher.run_forever()), asyncio.create_task(self._watch_forever())]
+        loops = Background()
+        loops.start(self._flusher.run_forever())
+        loops.start(self._watch_forever())
         try:
             yield self
         finally:
             await self._background.cancel()
-            for loop in loops:
-                loop.cancel()
-            await asyncio.wait(loops)
+            await loops.cancel()
 
 
 def _what_became(outcome: Outcome) -> str:

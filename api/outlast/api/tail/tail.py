@@ -16,6 +16,7 @@ from uuid import UUID
 import structlog
 
 from outlast.api.metrics.instruments import Metrics
+from outlast.shared.background import Background
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.domain.events import TERMINAL_TYPES, Chunk
@@ -69,14 +70,14 @@ class Tail:
         loops = [self._read_forever(), self._poll_forever(), self._turn_wheel()]
         if self._settings.tail == "listen":
             loops.append(self._listen_forever())
-        tasks = [asyncio.create_task(loop) for loop in loops]
+        background = Background()
+        for loop in loops:
+            background.start(loop)
         try:
             yield self
         finally:
             self.cut_all()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await background.cancel()
             await self._reader.close()
 
     def cut_all(self) -> None:

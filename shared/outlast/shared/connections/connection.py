@@ -14,6 +14,7 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
+from outlast.shared.dead_transports import is_dead_transport
 from outlast.shared.driver_errors import NoAnswer
 
 T = TypeVar("T")
@@ -50,12 +51,18 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
         return connection
 
     async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        if timeout is not None:
-            return await super().wait(gen, interval, timeout)
         try:
-            return await super().wait(gen, interval, self.answer_seconds)
+            return await super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
+        except RuntimeError as error:
+            if is_dead_transport(error):
+                raise psycopg.OperationalError("the connection was closed while an answer was waited for") from error
+            raise
         except psycopg.OperationalError as error:
-            if error.sqlstate is not None or self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+            if (
+                timeout is not None
+                or error.sqlstate is not None
+                or self.pgconn.transaction_status != TransactionStatus.ACTIVE
+            ):
                 raise
             self.pgconn.finish()  # the answer may come yet, when nobody expects it
             raise NoAnswer(f"no answer within {self.answer_seconds:g} s") from None

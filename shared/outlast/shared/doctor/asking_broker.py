@@ -7,16 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from outlast.shared.broker import BrokerUnavailable, asking, client
 from outlast.shared.doorbell import broker_queue
 
 from .broker import BrokerFacts
 
-_redis: Any = Redis  # its from_url is not typed
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 3.0
 
@@ -28,33 +25,33 @@ class BrokerError(Exception):
 async def ask_broker(redis_url: str, *, schema: str, queues: Sequence[str]) -> BrokerFacts:
     """Raises BrokerError."""
     try:
-        client: Redis = _redis.from_url(
+        opened = client(
             redis_url,
             socket_connect_timeout=_CONNECT_SECONDS,
             socket_timeout=_ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
+            tries=1,
         )
     except (ValueError, TypeError, RedisError):
         raise BrokerError("REDIS_URL is not one that redis-py understands") from None
     try:
-        async with client:
-            return await _ask(client, schema, queues)
-    except (RedisError, OSError, TimeoutError) as error:
-        raise BrokerError(_reason(error)) from None
+        with asking():
+            async with opened:
+                return await _ask(opened, schema, queues)
+    except BrokerUnavailable as error:
+        raise BrokerError(_reason(error.__cause__ or error)) from None
 
 
-async def _ask(client: Redis, schema: str, queues: Sequence[str]) -> BrokerFacts:
-    anything: Any = client  # redis-py's types know an answer or an awaitable of it
-    await anything.ping()
+async def _ask(redis: Any, schema: str, queues: Sequence[str]) -> BrokerFacts:
+    await redis.ping()
     loop = asyncio.get_running_loop()
     began, local = loop.time(), time.time()
-    seconds, microseconds = await anything.time()
+    seconds, microseconds = await redis.time()
     took = loop.time() - began
     try:
-        info: dict[str, Any] = await anything.info()
+        info: dict[str, Any] = await redis.info()
     except NoPermissionError:
         info = {}
-    lengths = [await anything.llen(f"{schema}:{broker_queue(schema, queue)}") for queue in queues]
+    lengths = [await redis.llen(f"{schema}:{broker_queue(schema, queue)}") for queue in queues]
     return BrokerFacts(
         name="Valkey" if info.get("server_name") == "valkey" else "Redis",
         version=info.get("valkey_version") or info.get("redis_version"),
@@ -68,7 +65,7 @@ async def _ask(client: Redis, schema: str, queues: Sequence[str]) -> BrokerFacts
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
         return "it refuses the user or the password"
     if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from outlast.shared import logs, tracing
+from outlast.shared.background import Background
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
@@ -91,13 +92,13 @@ async def _serve(shared: Shared, settings: Settings) -> None:
         ):
             await recording.ready(_RECORDING_SECONDS)
             channel.send("ready")
-            beating = asyncio.create_task(Pulse(shared.pulse).beat_forever())
-            counting = asyncio.create_task(_tell_counts(channel, runtime, settings.beat_seconds))
+            telling = Background()
+            telling.start(Pulse(shared.pulse).beat_forever())
+            telling.start(_tell_counts(channel, runtime, settings.beat_seconds))
             if not await _obey(channel, runtime):
                 # The parent is gone: its leases end, and whoever takes the runs over must not find us still at work.
                 os._exit(_EXIT_WITHOUT_PARENT)
-            for task in (beating, counting):
-                task.cancel()
+            await telling.cancel()
     except OutlastError as error:
         channel.send("cannot_start", reason=error.message)
         await channel.flush()

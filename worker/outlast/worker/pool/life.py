@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 import structlog
 
 import outlast
+from outlast.shared.background import Background
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import Lease
 from outlast.shared.settings import Settings
@@ -38,9 +39,10 @@ class Life:
         self._stalled_by: frozenset[Lease] | None = None
         self._stalled_at: str | None = None
         self._stopping = False
+        self._background = Background()
 
     async def run(self) -> None:
-        watching = asyncio.create_task(self._watch())
+        watching = self._background.start(self._watch())
         try:
             self.reason = await self.child.serve(self._dispatcher)
             if self._stopping or self.reason:
