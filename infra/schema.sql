@@ -144,7 +144,8 @@ CREATE TABLE workers (
     counters text DEFAULT '{}'::text NOT NULL,
     drain_requested_at timestamp with time zone,
     samples text DEFAULT '{}'::text NOT NULL,
-    resting_until timestamp with time zone
+    resting_until timestamp with time zone,
+    agents jsonb DEFAULT '{}'::jsonb NOT NULL
 )
 WITH (fillfactor='50');
 

@@ -18,7 +18,7 @@ from outlast.api.bounded_http import BoundedHttp
 from outlast.api.server import Server
 from outlast.api.services import Services
 from outlast.shared.connections import Database, fixed
-from outlast.shared.domain.runs import Lease
+from outlast.shared.domain.runs import AgentKind, Lease
 from outlast.shared.doorbell import Doorbell
 from outlast.shared.settings import Settings
 from outlast.worker.agents.loading import adapted
@@ -63,12 +63,20 @@ def gated_by(gate: asyncio.Event) -> Agent:
 class Worker:
     """A worker without processes: its one executor is here."""
 
-    def __init__(self, dispatcher: Dispatcher, runtime: Runtime, slots: int, clock: LeaseClock) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        runtime: Runtime,
+        slots: int,
+        clock: LeaseClock,
+        agents: Mapping[str, AgentKind],
+    ) -> None:
         self.dispatcher = dispatcher
         self.clock = clock
         self._runtime = runtime
         self.slots = slots
         self.isolated = False
+        self.agents = agents
 
     def start(self, leases: Sequence[Lease], claimed_at: float) -> None:
         self._runtime.start(leases, claimed_at)
@@ -125,7 +133,8 @@ async def worker(settings: Settings, agents: Mapping[str, object]) -> AsyncGener
         runtime = await stack.enter_async_context(
             open_runtime(settings, adapters, dispatcher.ended, clock, tally=dispatcher.tally)
         )
-        executor = Worker(dispatcher, runtime, settings.concurrency, clock)
+        kinds = {name: adapter.kind for name, adapter in adapters.items()}
+        executor = Worker(dispatcher, runtime, settings.concurrency, clock, kinds)
         dispatcher.add(executor)
         keeping = asyncio.create_task(dispatcher.run_forever())
         try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from outlast.shared.domain.runs import Lease
+from outlast.shared.domain.runs import AgentKind, Lease
 
 from .attempt import Stop
 
@@ -22,6 +22,11 @@ class Executor(Protocol):
     @property
     def isolated(self) -> bool:
         """It is for agents whose runs share a process with none."""
+        ...
+
+    @property
+    def agents(self) -> Mapping[str, AgentKind]:
+        """What it has loaded."""
         ...
 
     def start(self, leases: Sequence[Lease], claimed_at: float) -> None:

@@ -13,6 +13,7 @@ import structlog
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.measures import Tally
+from outlast.shared.domain.runs import AgentKind
 from outlast.shared.settings import Settings
 from outlast.shared.store import workers
 from outlast.shared.sweep import Sweep
@@ -31,6 +32,7 @@ class Reports:
         self._sweep = sweep
         self._host = socket.gethostname()
         self._version = version("outlast")
+        self._agents: dict[str, AgentKind] = {}
         self.owner = f"{self._host}:{os.getpid()}:{uuid4().hex[:8]}"
         """This worker's name; no other start of a worker has it."""
         self.drain_asked = asyncio.Event()
@@ -39,6 +41,8 @@ class Reports:
     async def send(self, slots: int, *, draining: bool, resting_seconds: float | None = None) -> None:
         """``resting_seconds``: it will not report again before, unless there is work. Raises Unavailable."""
         self._tally.counters.update(self._database.take_pool_waits())
+        for executor in self._held.executors:
+            self._agents.update(executor.agents)
         report = workers.Report(
             owner=self.owner,
             host=self._host,
@@ -52,6 +56,7 @@ class Reports:
             resting_seconds=resting_seconds,
             counters={**self._tally.counters, **self._sweep.counters},
             samples=self._tally.samples,
+            agents=self._agents,
         )
         if await self._database.run(lambda c: workers.report(c, report), patience_seconds=0):
             self.drain_asked.set()

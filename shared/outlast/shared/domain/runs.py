@@ -55,6 +55,13 @@ class MultitaskStrategy(StrEnum):
     """That one is cancelled; what it has reached stays in the thread."""
 
 
+class AgentKind(StrEnum):
+    """What an agent is made of."""
+
+    GRAPH = "graph"
+    FUNCTION = "function"
+
+
 class Isolation(StrEnum):
     """Whether runs of an agent share a process with others."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from outlast.shared.connections import Connection
 from outlast.shared.domain.errors import SchemaMismatch
 
-NEEDED_VERSION = 11
+NEEDED_VERSION = 12
 
 
 async def version(connection: Connection) -> int | None:

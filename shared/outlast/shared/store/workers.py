@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from outlast.shared.connections import Connection
 from outlast.shared.domain.measures import Samples
+from outlast.shared.domain.runs import AgentKind
 from outlast.shared.wire import to_json
 
 KEPT_SECONDS = 60.0  # a worker that has been silent for so long is not shown any more
@@ -31,17 +32,19 @@ class Report:
     """So long it will say nothing, unless there is work."""
     samples: Samples = field(default_factory=Samples)
     """The same of what it measured."""
+    agents: Mapping[str, AgentKind] = field(default_factory=dict[str, AgentKind])
+    """What its children have loaded."""
 
 
 async def report(connection: Connection, worker: Report) -> bool:
     """Returns whether somebody wants this worker drained."""
     cursor = await connection.execute(
         """INSERT INTO workers (owner, host, pid, version, queues, children, slots, running, draining, counters,
-                                samples, resting_until)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() + make_interval(secs => %s))
+                                samples, agents, resting_until)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, now() + make_interval(secs => %s))
            ON CONFLICT (owner) DO UPDATE SET seen_at = now(), children = EXCLUDED.children, slots = EXCLUDED.slots,
                running = EXCLUDED.running, draining = EXCLUDED.draining, counters = EXCLUDED.counters,
-               samples = EXCLUDED.samples, resting_until = EXCLUDED.resting_until
+               samples = EXCLUDED.samples, agents = EXCLUDED.agents, resting_until = EXCLUDED.resting_until
            RETURNING drain_requested_at IS NOT NULL""",
         (
             worker.owner,
@@ -55,12 +58,23 @@ async def report(connection: Connection, worker: Report) -> bool:
             worker.draining,
             to_json(worker.counters),
             to_json(worker.samples),
+            to_json(worker.agents),
             worker.resting_seconds,
         ),
         prepare=True,
     )
     row = await cursor.fetchone()
     return bool(row and row[0])
+
+
+async def kind_of(connection: Connection, agent: str) -> AgentKind | None:
+    """What an agent is, by the worker that said so last; None while no worker has."""
+    cursor = await connection.execute(
+        "SELECT agents ->> %(agent)s FROM workers WHERE agents ? %(agent)s ORDER BY seen_at DESC LIMIT 1",
+        {"agent": agent},
+    )
+    row = await cursor.fetchone()
+    return AgentKind(row[0]) if row else None
 
 
 async def request_drain(connection: Connection, names: Sequence[str] | None) -> list[str]:

@@ -6,13 +6,16 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from outlast.shared.connections import Database
-from outlast.shared.domain.runs import Run
+from outlast.shared.domain.runs import AgentKind, Run
 from outlast.shared.output.items import Item
 from outlast.worker.stage import Stage
 
 
 class Adapter(Protocol):
     """One agent, shared by its runs. As a text it says what kind of agent it is and what it takes."""
+
+    @property
+    def kind(self) -> AgentKind: ...
 
     async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
         """Before a later attempt: the ids of those items of earlier ones that it will not say again."""

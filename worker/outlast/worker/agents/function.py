@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from outlast.agent import Agent, Context, Emission, Request
 from outlast.shared.connections import Database
-from outlast.shared.domain.runs import Run
+from outlast.shared.domain.runs import AgentKind, Run
 from outlast.shared.output.emissions import EmissionError, snapshot
 from outlast.shared.output.items import Item
 from outlast.shared.store import saves
@@ -25,6 +25,8 @@ _SAVED_BYTES = 256 * 1024
 
 class FunctionAgent:
     """A later attempt starts again from the input. What was said before the last ``context.save()`` survives."""
+
+    kind = AgentKind.FUNCTION
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent

@@ -91,7 +91,7 @@ async def _serve(shared: Shared, settings: Settings) -> None:
             open_runtime(settings, agents, ended, clock, marks=marks, worn=worn) as runtime,
         ):
             await recording.ready(_RECORDING_SECONDS)
-            channel.send("ready")
+            channel.send("ready", agents={name: agent.kind for name, agent in agents.items()})
             telling = Background()
             telling.start(Pulse(shared.pulse).beat_forever())
             telling.start(_tell_counts(channel, runtime, settings.beat_seconds))

@@ -11,11 +11,11 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Sequence, Set as AbstractSet
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 
-from outlast.shared.domain.runs import Lease
+from outlast.shared.domain.runs import AgentKind, Lease
 from outlast.shared.settings import Settings
 from outlast.worker import recording
 from outlast.worker.attempt import Outcome, Stop
@@ -49,6 +49,7 @@ class Child:
         self._told: set[Lease] = set()
         self._exit_code: int | None = None
         self.isolated = isolated
+        self.agents: Mapping[str, AgentKind] = {}
         self.marks = Marks(shared.marks)
         self.pulse = Pulse(shared.pulse)
         self.ready = asyncio.Event()
@@ -122,6 +123,7 @@ class Child:
         async for message in self._channel.messages():
             match message["kind"]:
                 case "ready":
+                    self.agents = {name: AgentKind(kind) for name, kind in message["agents"].items()}
                     self.ready.set()
                     dispatcher.add(self)
                 case "ended":

@@ -14,7 +14,7 @@ from langgraph.runtime import RunControl
 
 from outlast.agent import Close, State, Text, find_idempotency_key
 from outlast.shared.connections import Database
-from outlast.shared.domain.runs import Lease, Run
+from outlast.shared.domain.runs import AgentKind, Lease, Run
 from outlast.shared.output.items import Item, Path
 from outlast.shared.settings import GraphOptions
 from outlast.worker import recording
@@ -45,6 +45,8 @@ _NO_RESULTS = {"__error__", "__error_source_node__", "__interrupt__", "__resume_
 
 class LangGraphAgent:
     """Any graph. A later attempt goes on from the run's own last checkpoint."""
+
+    kind = AgentKind.GRAPH
 
     def __init__(self, graph: Any, options: GraphOptions | None = None) -> None:
         """Takes a compiled graph or a builder. A checkpointer it was compiled with is replaced by ours."""
