@@ -6,18 +6,23 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import httpx
 import openai
 import pytest
 from fastapi import FastAPI
+from openai.types.responses.response_input_item_param import ResponseInputItemParam
 
 from outlast.agent import Context, Request, State
 from outlast.api import errors
 from outlast.api.request_ids import RequestIds
+from outlast.api.schemas import ITEM_TYPES, OTHER_ITEM_TYPES
+from outlast.shared.connections import Database
+from outlast.shared.domain.ids import response_id
 from outlast.shared.settings import Settings
 from tests.support.refusals import NOBODY, refused
+from tests.support.runs import submitted
 from tests.support.service import Service, serving
 
 
@@ -83,6 +88,7 @@ async def test_a_body_that_is_no_request_is_refused(http: httpx.AsyncClient) -> 
 ITEMS: dict[str, tuple[Any, str]] = {
     "a number": (5, "input"),
     "an object": ({"role": "user", "content": "hi"}, "input"),
+    "nothing": ([], "input"),
     "texts": (["hi"], "input[0]"),
     "an unknown role": ([{"role": "robot", "content": "hi"}], "input[0].role"),
     "no role": ([{"content": "hi"}], "input[0].role"),
@@ -119,6 +125,7 @@ async def test_an_item_that_is_wrong_is_named(http: httpx.AsyncClient) -> None:
         assert refused(answer, 400, param=param), name
 
 
+CONTROLLING = ["a\0b", "\n", "\r\t", "\x1b[2J", "\x7f", "\x9b2J", "\u202e", "a\u2066b", "\u2069"]
 SCHEMA = {"type": "json_schema", "name": "answer", "schema": {}}
 WRONG_FIELDS: dict[str, list[Any]] = {
     "model": [5, ["mirror"]],
@@ -127,14 +134,14 @@ WRONG_FIELDS: dict[str, list[Any]] = {
     "background": ["true", 1],
     "store": ["false", 0],
     "previous_response_id": [5, "", "resp_1", "msg_1", NOBODY, NOBODY.upper(), "resp_" + "g" * 32, "x" * 100_000],
-    "conversation": [5, "", "c" * 513, "a\0b", ["c"]],
+    "conversation": [5, "", "c" * 513, *CONTROLLING, {"id": "a\0"}, {"id": "\u202e"}, ["c"]],
     "conversation.id": [{"id": 5}, {}, {"id": ""}],
-    "metadata": [5, ["a"], "a"],
-    "metadata.key": [{"key": 5}, {"key": None}, {"key": {"deep": "er"}}, {"key": True}],
+    "metadata": [5, ["a"], "a", {str(n): "" for n in range(17)}, {"k" * 65: ""}],
+    "metadata.key": [{"key": 5}, {"key": None}, {"key": {"deep": "er"}}, {"key": True}, {"key": "v" * 513}],
     "custom_inputs": [5, "a", ["a"]],
-    "custom_inputs.thread_id": [{"thread_id": value} for value in (["t"], {"t": 1}, 1.5, True, "a\0", "t" * 513)],
+    "custom_inputs.thread_id": [{"thread_id": value} for value in (["t"], {"t": 1}, 1.5, True, "t" * 513)],
     "context": [5, "a"],
-    "context.conversation_id": [{"conversation_id": value} for value in (5, ["c"], "a\0b", "c" * 513)],
+    "context.conversation_id": [{"conversation_id": value} for value in (5, ["c"], "c" * 513)],
     "context.user_id": [{"user_id": 5}],
     "text.format": [{"format": value} for value in (5, "json_object", ["text"])],
     "text.format.type": [{"format": {"type": value}} for value in (None, 5, "xml", "x" * 100_000, ["text"], {})],
@@ -236,12 +243,65 @@ async def test_the_openai_client_raises_what_it_raises_for_openai(service: Servi
 
 
 HOSTILE_THREADS = [
-    "'; DROP TABLE runs; --", '"', "\\", "%s %(x)s {0} $1", "\n\r\t\x1b[2J", "../../etc/passwd", "<script>", "\u202e",
+    "'; DROP TABLE runs; --", '"', "\\", "%s %(x)s {0} $1", "../../etc/passwd", "<script>", "\u200f", "\u2065",
     "x" * 512, "\N{GRINNING FACE}" * 512, "null", "0",
 ]  # fmt: skip
 
 
-async def test_any_text_names_a_conversation(http: httpx.AsyncClient) -> None:
+async def test_no_way_to_name_a_conversation_takes_control_characters(http: httpx.AsyncClient) -> None:
+    ways = {"conversation": as_itself, "custom_inputs.thread_id": as_thread, "context.conversation_id": as_context}
+    for name in CONTROLLING:
+        for param, form in ways.items():
+            answer = await http.post("/v1/responses", json={"input": "hi", param.partition(".")[0]: form(name)})
+            assert "control characters" in refused(answer, 400, param=param), (param, name)
+
+
+async def test_a_conversation_that_has_such_a_name_can_be_read(
+    service: Service, http: httpx.AsyncClient, database: Database
+) -> None:
+    stored = await submitted(database, thread="old\x1b[2J")
+    assert (await http.get(f"/v1/responses/{response_id(stored.run_id)}")).json()["conversation"] == {
+        "id": "old\x1b[2J"
+    }
+
+
+@pytest.mark.parametrize("where", [{"conversation": "c"}, {"custom_inputs": {"thread_id": "c"}}, {}])
+async def test_an_empty_input_goes_on_with_what_is_there(http: httpx.AsyncClient, where: dict[str, Any]) -> None:
+    if not where:
+        first = await http.post("/v1/responses", json={"input": "hi"})
+        where = {"previous_response_id": first.json()["id"]}
+    answer = await http.post("/v1/responses", json={"input": []} | where)
+    assert answer.json()["custom_outputs"]["body"] == {"input": []} | where
+
+
+async def test_metadata_may_be_as_much_as_openais(http: httpx.AsyncClient) -> None:
+    most = {f"{n:064}": "\N{GRINNING FACE}" * 512 for n in range(16)}
+    answer = await http.post("/v1/responses", json={"input": "hi", "metadata": most})
+    assert answer.json()["metadata"] == most
+
+
+async def test_items_of_other_makes_reach_a_function_agent_as_they_came(http: httpx.AsyncClient) -> None:
+    items: list[dict[str, Any]] = [
+        {"type": "tool_search_call", "arguments": {"query": "x"}, "call_id": None, "execution": "server"},
+        {"type": "custom_tool_call", "call_id": "c1", "name": "sh", "input": "ls"},
+        {"type": "custom_tool_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "a.py"}]},
+        {"type": "computer_call_output", "call_id": "c2", "output": {"type": "computer_screenshot", "file_id": "f"}},
+        {"type": "additional_tools", "role": "developer", "tools": [{"type": "mcp"}]},
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}},
+        {"role": "user", "content": [{"type": "input_image", "file_id": "f"}, {"type": "x"}]},
+    ]
+    body = {"input": items, "tools": [{"type": "web_search"}, {"type": "odd"}], "tool_choice": {"type": "web_search"}}
+    answer = await http.post("/v1/responses", json=body)
+    assert answer.json()["custom_outputs"]["body"] == body
+
+
+def test_every_type_of_openais_items_is_known() -> None:
+    hints = (get_type_hints(kind)["type"] for kind in get_args(ResponseInputItemParam))
+    literals = (hint if get_origin(hint) is Literal else get_args(hint)[0] for hint in hints)
+    assert {name for literal in literals for name in get_args(literal)} == {*ITEM_TYPES, *OTHER_ITEM_TYPES}
+
+
+async def test_any_other_text_names_a_conversation(http: httpx.AsyncClient) -> None:
     forms = (
         ("conversation", lambda name: name),
         ("conversation", lambda name: {"id": name}),
@@ -253,6 +313,14 @@ async def test_any_text_names_a_conversation(http: httpx.AsyncClient) -> None:
     for (name, _), answer in zip(asked, answers, strict=True):
         assert answer.json()["conversation"] == {"id": name}
         assert answer.json()["custom_outputs"]["thread"] == name
+
+
+def as_itself(name: str) -> str:
+    return name
+
+
+def as_context(name: str) -> dict[str, Any]:
+    return {"conversation_id": name}
 
 
 def as_thread(name: str) -> dict[str, Any]:

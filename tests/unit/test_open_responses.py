@@ -16,7 +16,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from outlast.agent import ClientCall, Reasoning, State, ToolCall, ToolResult, Usage
-from outlast.api.schemas import parse
+from outlast.api.request_checks import parse
 from outlast.shared.domain.runs import ToolItems
 from tests.support.streams import End, stream_of
 
@@ -88,7 +88,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "max_tool_calls": None, "text": None, "reasoning": None, "truncation": None, "service_tier": None,
         "safety_identifier": None, "prompt_cache_key": None, "user": None, "tool_items": None,
     },
-    "empty objects": {"input": [], "tools": [], "text": {}, "reasoning": {}, "metadata": {}, "custom_inputs": {}},
+    "empty objects": {
+        "input": [], "conversation": "c", "tools": [], "text": {}, "reasoning": {}, "metadata": {}, "custom_inputs": {},
+    },
     "nulls inside": {"input": "hi", "text": {"format": None}, "reasoning": {"effort": None, "summary": "auto"}},
     "a chosen tool": {"input": "hi", "tool_choice": {"type": "function", "name": "f"}},
     "allowed tools": {"input": "hi", "tool_choice": {

@@ -1,14 +1,11 @@
-"""The request body of ``POST /responses``: what is checked, and what is said when it is wrong."""
+"""The request body of ``POST /responses``, as it is described and read. `request_checks` says what else must hold."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from outlast.shared.domain.errors import Invalid
 from outlast.shared.domain.runs import Durability, MultitaskStrategy, ToolItems
 
 Role = Literal["user", "assistant", "system", "developer"]
@@ -25,11 +22,13 @@ ITEM_TYPES: dict[str, tuple[str, ...]] = {
     "compaction": (),
     "item_reference": ("id",),
 }
-FORMATS = ("text", "json_schema", "json_object")
-_FORMAT_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_JSON_TYPES: dict[type, str] = {str: "a string", dict: "an object", bool: "true or false"}
-MAX_THREAD_CHARACTERS = 512
-MAX_VALUES = 100_000  # in a field: to check more would hold up all other requests of the replica, and list their errors
+OTHER_ITEM_TYPES = frozenset({
+    "additional_tools", "apply_patch_call", "apply_patch_call_output", "code_interpreter_call", "compaction_trigger",
+    "computer_call", "computer_call_output", "configuration_update", "custom_tool_call", "custom_tool_call_output",
+    "file_search_call", "image_generation_call", "local_shell_call", "local_shell_call_output", "program",
+    "program_output", "shell_call", "shell_call_output", "tool_search_call", "tool_search_output", "web_search_call",
+})  # fmt: skip
+"""OpenAI's items that Outlast makes nothing of. Function agents get them as they came."""
 _MAX_EXPIRY_SECONDS = 2**31 - 1
 
 
@@ -57,6 +56,15 @@ class InputItem(_Open):
     output: Any = None
     approval_request_id: str | None = None
     approve: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_other_types(cls, item: Any) -> Any:
+        """Look at nothing but the type of an item that Outlast makes nothing of: its fields are of other types."""
+        if not isinstance(item, dict):
+            return item
+        kind = cast("dict[str, Any]", item).get("type")
+        return {"type": kind} if isinstance(kind, str) and kind in OTHER_ITEM_TYPES else cast("Any", item)
 
     @property
     def is_reference(self) -> bool:
@@ -160,119 +168,3 @@ class CreateResponse(_Open):
             if name not in (None, ""):
                 return param, name
         return "conversation", None
-
-
-def parse(body: Any) -> CreateResponse:
-    """Check a decoded body. Raises Invalid, which names the field."""
-    if not isinstance(body, dict):
-        raise Invalid("The request body must be a JSON object.")
-    _check_counts(body)  # type: ignore[arg-type]
-    try:
-        request = CreateResponse.model_validate(body)
-    except ValidationError as error:
-        raise _explained(error) from None
-    if not isinstance(request.input, str):
-        _check_items(request.input)
-    for index, tool in enumerate(request.tools or ()):
-        if tool.type == "function" and tool.name is None:
-            raise _missing(f"tools[{index}].name")
-    if request.conversation is not None and request.previous_response_id is not None:
-        raise Invalid("Give either 'conversation' or 'previous_response_id', not both.", param="previous_response_id")
-    _check_thread(*request.named_thread)
-    if request.text is not None and request.text.format is not None:
-        _check_format(request.text.format)
-    return request
-
-
-def _check_counts(body: dict[str, Any]) -> None:
-    """Only of what is looked into: an agent's own fields may be as many as fit into a body."""
-    if len(body) > MAX_VALUES:
-        raise Invalid(f"The request body has more than {MAX_VALUES} fields.")
-    for param in ("input", "tools", "metadata", "text"):
-        left, waiting = MAX_VALUES, [body.get(param)]
-        while waiting:
-            value = waiting.pop()
-            if not isinstance(value, (dict, list)):
-                continue
-            left -= len(value)  # type: ignore[arg-type]
-            if left < 0:
-                raise Invalid(f"Invalid value for '{param}': more than {MAX_VALUES} values.", param=param)
-            waiting.extend(value.values() if isinstance(value, dict) else value)  # type: ignore[arg-type]
-
-
-def _check_items(items: Sequence[InputItem]) -> None:
-    for index, item in enumerate(items):
-        if item.type not in ITEM_TYPES:
-            raise Invalid(
-                f"Invalid value: '{item.type[:64]}'. Supported item types are {', '.join(ITEM_TYPES)}.",
-                param=f"input[{index}].type",
-            )
-        for name in ITEM_TYPES["item_reference" if item.is_reference else item.type]:
-            if getattr(item, name) is None:
-                raise _missing(f"input[{index}].{name}")
-
-
-def _check_format(form: Mapping[str, Any]) -> None:
-    """The form that the answer is to have. Whether its schema is one the worker says, which has the means."""
-    kind = form.get("type")
-    if kind is None:
-        raise _missing("text.format.type")
-    if kind not in FORMATS:
-        shown = repr(kind[:64]) if isinstance(kind, str) else "no string"
-        raise Invalid(f"Invalid value: {shown}. Supported values are {', '.join(FORMATS)}.", param="text.format.type")
-    if kind != "json_schema":
-        return
-    for name, type_ in {"name": str, "schema": dict, "description": str, "strict": bool}.items():
-        value = form.get(name)
-        if value is None and name in ("name", "schema"):
-            raise _missing(f"text.format.{name}")
-        if value is not None and not isinstance(value, type_):
-            what = _JSON_TYPES[type_]
-            raise Invalid(
-                f"Invalid value for 'text.format.{name}': Input should be {what}.",
-                param=f"text.format.{name}",
-                code="invalid_type",
-            )
-    if not _FORMAT_NAME.fullmatch(form["name"]):
-        raise Invalid(
-            "Invalid value for 'text.format.name': at most 64 letters, digits, underscores and dashes.",
-            param="text.format.name",
-        )
-
-
-def _check_thread(param: str, name: Any) -> None:
-    if name is None:
-        return
-    if type(name) not in (str, int):
-        raise Invalid(f"Invalid value for '{param}': Input should be a string.", param=param, code="invalid_type")
-    if len(str(name)) > MAX_THREAD_CHARACTERS:
-        raise Invalid(f"A conversation id has at most {MAX_THREAD_CHARACTERS} characters.", param=param)
-    if "\0" in str(name):  # which Postgres cannot keep in a text
-        raise Invalid("A conversation id cannot hold a NUL character.", param=param)
-
-
-def _missing(param: str) -> Invalid:
-    return Invalid(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
-
-
-def _explained(error: ValidationError) -> Invalid:
-    """The first field's problem, of several that a union may report the deepest, in the words of OpenAI's errors."""
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    field = problems[0]["loc"][0]
-    first = max((p for p in problems if p["loc"][0] == field), key=lambda p: len(p["loc"]))
-    param = _path(first["loc"])
-    if first["type"] == "missing":
-        return _missing(param)
-    code = "invalid_type" if first["type"].endswith("_type") else "invalid_value"
-    return Invalid(f"Invalid value for '{param}': {first['msg']}.", param=param, code=code)
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    """``input[0].role``; the names that pydantic adds for a union's branches are left out."""
-    path = ""
-    for part in loc:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part.isidentifier() and part not in ("str", "ConversationRef", "ToolChoice"):
-            path += f".{part}" if path else part
-    return path

@@ -13,7 +13,7 @@ from outlast.api import presence
 from outlast.api.authentication import Caller, identify, user_token
 from outlast.api.cancellation import cancel
 from outlast.api.errors import Json, TooLarge
-from outlast.api.schemas import parse
+from outlast.api.request_checks import parse
 from outlast.api.services import Replica, Services
 from outlast.api.sse import EventStream
 from outlast.api.submissions import IDEMPOTENCY_KEY, Asked, checked_key, submit
