@@ -11,6 +11,7 @@ import pytest
 from outlast.agent import Context, Request
 from outlast.api.bounded_http import MAX_HEAD_BYTES
 from outlast.shared.settings import Settings
+from tests.support.raw_http import Client
 from tests.support.service import Service, gated_by, serving
 
 POST = b"POST /v1/responses HTTP/1.1\r\nHost: x\r\n"
@@ -34,31 +35,6 @@ async def hi(_request: Request, _context: Context):
 async def service(settings: Settings) -> AsyncGenerator[Service]:
     async with serving(settings, {"hi": hi}) as running:
         yield running
-
-
-class Client:
-    """A connection to the first replica, byte by byte."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self.writer = writer
-
-    @classmethod
-    async def of(cls, service: Service) -> Client:
-        host, port = service.url.removeprefix("http://").split(":")
-        return cls(*await asyncio.open_connection(host, int(port)))
-
-    async def answer(self) -> tuple[int, bytes]:
-        head = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 20)
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        return int(head.split()[1]), await self._reader.readexactly(length)
-
-    async def closed(self) -> bytes:
-        """What still came before the server hung up."""
-        try:
-            return await asyncio.wait_for(self._reader.read(), 20)
-        finally:
-            self.writer.close()
 
 
 async def test_what_has_no_end_is_given_up(service: Service) -> None:

@@ -286,7 +286,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("cancel", {"principal": 7}, "principal"),
     ("cancel", {"older_than_seconds": -1}, "older_than_seconds"), ("cancel", {"error_code": "x"}, "error_code"),
     ("retry", {"older_than_seconds": 1e300}, "older_than_seconds"), ("retry", {"status": "completed"}, "status"),
-    ("retry", {"error_code": "\ud800"}, "error_code"), ("retry", {"older_than_seconds": "1h"}, "older_than_seconds"),
+    ("retry", {"error_code": "\u202e"}, "error_code"), ("retry", {"older_than_seconds": "1h"}, "older_than_seconds"),
 ]  # fmt: skip
 
 

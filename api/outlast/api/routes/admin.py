@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
-from fastapi import APIRouter, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from outlast.api.bodies import read_json
 from outlast.api.errors import Json
 from outlast.api.services import Replica, Services
 from outlast.shared.domain.errors import AlreadyFinished, CannotRetry, Invalid, NotFound, RunNotFound
@@ -22,6 +24,7 @@ router = APIRouter(prefix="/admin", tags=["operations"])
 
 MOST = 1000  # runs of one call
 _OLDEST_SECONDS = 100 * 365 * 86400.0
+_MAX_BODY_BYTES = 65_536
 
 
 def _printable(text: str) -> str:
@@ -64,6 +67,30 @@ class BulkRetry(Bulk):
         return _filter(self.status, self.agent, self.principal, self.older_than_seconds, self.error_code)
 
 
+B = TypeVar("B", bound=Bulk)
+
+
+def _in_body(model: type[B]) -> Any:
+    """Read by a dependency: FastAPI reads a body of its own before it asks who is calling, and without a limit."""
+
+    async def read(request: Request) -> B:
+        body = await read_json(request, _MAX_BODY_BYTES, named="under /admin")
+        if not isinstance(body, dict):
+            raise Invalid("The request body must be a JSON object.")
+        try:
+            return model.model_validate(body)
+        except ValidationError as error:
+            raise RequestValidationError(
+                [{**wrong, "loc": ("body", *wrong["loc"])} for wrong in error.errors()]
+            ) from None
+
+    return Depends(read)
+
+
+def _documented(model: type[Bulk]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
 @router.get("/queue", summary="What waits, what runs and who works", response_class=Response)
 async def queue(services: Replica) -> Response:
     return Json(await services.overviews.latest())
@@ -102,8 +129,8 @@ async def list_runs(
     )
 
 
-@router.post("/runs/cancel", summary="Cancel many runs", response_class=Response)
-async def cancel_runs(asked: BulkCancel, services: Replica) -> Response:
+@router.post("/runs/cancel", summary="Cancel many runs", response_class=Response, openapi_extra=_documented(BulkCancel))
+async def cancel_runs(asked: Annotated[BulkCancel, _in_body(BulkCancel)], services: Replica) -> Response:
     wanted = _not_empty(asked.wanted)
     found = await services.database.run(lambda c: operating.cancellable(c, wanted, limit=asked.limit + 1))
     chosen = [match.run_id for match in found[: asked.limit]]
@@ -113,8 +140,10 @@ async def cancel_runs(asked: BulkCancel, services: Replica) -> Response:
     return Json({**_told(asked, found), "cancelled": len(done)})
 
 
-@router.post("/runs/retry", summary="Retry many failed runs", response_class=Response)
-async def retry_runs(asked: BulkRetry, services: Replica) -> Response:
+@router.post(
+    "/runs/retry", summary="Retry many failed runs", response_class=Response, openapi_extra=_documented(BulkRetry)
+)
+async def retry_runs(asked: Annotated[BulkRetry, _in_body(BulkRetry)], services: Replica) -> Response:
     wanted = _not_empty(asked.wanted)
     found = await services.database.run(lambda c: operating.retriable(c, wanted, limit=asked.limit + 1))
     retried, refused = 0, list[dict[str, str]]()

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
-from starlette.types import Message
 
 from outlast.api import presence
 from outlast.api.authentication import Caller, identify, user_token
+from outlast.api.bodies import read_json
 from outlast.api.cancellation import cancel
-from outlast.api.errors import Json, TooLarge
+from outlast.api.errors import Json
 from outlast.api.request_checks import parse
 from outlast.api.services import Replica, Services
 from outlast.api.sse import EventStream
@@ -25,7 +25,6 @@ from outlast.shared.domain.responses import response_object
 from outlast.shared.domain.runs import Run
 from outlast.shared.store import runs
 from outlast.shared.tracing import trace_id
-from outlast.shared.wire import from_json
 
 router = APIRouter(tags=["responses"])
 
@@ -75,7 +74,7 @@ async def _create(request: Request, *, databricks: bool) -> Response:
     services: Services = request.app.state.services
     caller = await identify(request)
     token = user_token(request)
-    body = await _read_json(request, services.settings.max_request_bytes)
+    body = await read_json(request, services.settings.max_request_bytes)
     recorded = mlflow_traces.wanted(services.settings)
     asked = Asked(
         body,
@@ -163,31 +162,3 @@ async def find(services: Services, id: str, principal: str) -> Run:
     if run is None:
         raise RunNotFound(f"Response with id '{id[:100]}' not found.", param="id")
     return run
-
-
-async def _read_json(request: Request, limit: int) -> Any:
-    body = bytearray()
-    size = 0
-    more = True
-    while more:
-        message: Message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise Invalid("The client disconnected before its request was complete.")
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
-        if size <= limit:
-            body += piece
-        more = message.get("more_body", False) and size <= 4 * limit  # read on, so that the client can read the answer
-    if size > limit:
-        raise TooLarge(f"The request body is larger than {limit} bytes (OUTLAST_MAX_REQUEST_BYTES).")
-    if not body.strip():
-        raise Invalid("The request body is empty: send a JSON object.", code="invalid_json")
-    try:
-        return from_json(bytes(body))
-    except ValueError as error:
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise Invalid(
-                f"The request body is compressed ({encoding[:64]}): send it as it is.", param="Content-Encoding"
-            ) from None
-        raise Invalid(f"The request body is not valid JSON: {error}.", code="invalid_json") from None
