@@ -14,7 +14,7 @@ from outlast.shared.settings import Settings
 from tests.support.raw_http import Client
 from tests.support.service import Service, gated_by, serving
 
-POST = b"POST /v1/responses HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "a URL": (b"GET /", b"a" * 1000),

@@ -105,14 +105,19 @@ class Service:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, agents: Mapping[str, object], *, replicas: int = 1, workers: int = 1
+    settings: Settings,
+    agents: Mapping[str, object],
+    *,
+    replicas: int = 1,
+    workers: int = 1,
+    on_loopback: bool = True,
 ) -> AsyncGenerator[Service]:
     """The service with these agents; the first is the default."""
     named = settings.model_copy(update={"agents": {name: f"tests:{name}" for name in agents}})
     async with AsyncExitStack() as stack:
         service = Service(named)
         for _ in range(replicas):
-            service.replicas.append(await stack.enter_async_context(replica(named)))
+            service.replicas.append(await stack.enter_async_context(replica(named, on_loopback=on_loopback)))
         for _ in range(workers):
             service.workers.append(await stack.enter_async_context(worker(named, agents)))
         yield service
@@ -148,12 +153,12 @@ async def worker(settings: Settings, agents: Mapping[str, object]) -> AsyncGener
 
 
 @asynccontextmanager
-async def replica(settings: Settings) -> AsyncGenerator[Replica]:
+async def replica(settings: Settings, *, on_loopback: bool = True) -> AsyncGenerator[Replica]:
     # Without the protocol's number asyncio leaves Nagle's algorithm on: 40 ms for each answer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            create_app(settings),
+            create_app(settings, on_loopback=on_loopback),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=2,

@@ -58,6 +58,9 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         ("TASK_TIMEOUT_SECONDS", "soon", "TASK_TIMEOUT_SECONDS"),
         ("TASK_TIMEOUT_SECONDS", "0", "greater than 0"),
         ("OUTLAST_AUTH", "perhaps", "auth"),
+        ("OUTLAST_ALLOWED_HOSTS", "https://example.com", "without a scheme"),
+        ("OUTLAST_ALLOWED_HOSTS", "example.com:8000", "without a scheme and a port"),
+        ("OUTLAST_ALLOWED_HOSTS", "a b", "without a scheme"),
     ],
 )
 def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:

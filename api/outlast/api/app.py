@@ -20,11 +20,12 @@ from outlast.shared.store import schema
 from outlast.shared.sweep import Sweep
 from outlast.shared.user_tokens import UserTokens
 
-from . import errors
+from . import errors, host_names
 from .admission import Admission
 from .authentication import identify, only_admins
 from .examinations import Examinations
 from .group_commit import GroupCommit
+from .host_names import HostNames
 from .interruptions import Interruptions
 from .keyring import Keyring
 from .metrics.instruments import Metrics
@@ -41,8 +42,11 @@ log = structlog.get_logger()
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The ASGI application. Raises SettingsError when it could not serve anything."""
+def create_app(settings: Settings, *, on_loopback: bool = True) -> FastAPI:
+    """The ASGI application, for a server that only this machine reaches, or one that others do.
+
+    Raises SettingsError when it could not serve anything.
+    """
     if not settings.agents:
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
     app = FastAPI(
@@ -61,6 +65,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(health.router)
     page.install(app)
+    if host_names.are_checked(settings, on_loopback=on_loopback):
+        app.add_middleware(HostNames, allowed=settings.allowed_hosts)
     app.add_middleware(Interruptions)
     app.add_middleware(RequestIds)
     errors.install(app)

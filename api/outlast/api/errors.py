@@ -17,8 +17,23 @@ from . import request_ids
 
 log = structlog.get_logger()
 
+
+class TooLarge(errors.Invalid):
+    """The request body is too large."""
+
+    default_code = "request_too_large"
+
+
+class UnknownHost(errors.Invalid):
+    """The request is for another server."""
+
+    default_code = "host_not_allowed"
+
+
 # Family -> status and type; subclasses are covered by their base. 409 is for what a retry can mend: the SDK retries it.
 _FAMILIES: dict[type[errors.OutlastError], tuple[int, str]] = {
+    TooLarge: (413, "invalid_request_error"),
+    UnknownHost: (421, "invalid_request_error"),
     errors.Invalid: (400, "invalid_request_error"),
     errors.AlreadyFinished: (400, "invalid_request_error"),
     errors.CannotRetry: (400, "invalid_request_error"),
@@ -34,12 +49,6 @@ _FAMILIES: dict[type[errors.OutlastError], tuple[int, str]] = {
 }
 
 _COUNTED = (401, 403, 429)  # what a caller's key or a limit keeps out
-
-
-class TooLarge(errors.Invalid):
-    """The request body is too large."""
-
-    default_code = "request_too_large"
 
 
 class Json(Response):
@@ -66,8 +75,6 @@ def install(app: FastAPI) -> None:
 def answer(error: errors.OutlastError) -> Response:
     status, kind = next(_FAMILIES[family] for family in type(error).__mro__ if family in _FAMILIES)
     headers: dict[str, str] = {}
-    if isinstance(error, TooLarge):
-        status = 413
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     if status == 503:

@@ -19,6 +19,7 @@ import uvicorn
 
 from outlast.shared import fitness, tracing
 from outlast.shared.connections import Database
+from outlast.shared.domain.addresses import is_loopback
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.settings import Settings
 from outlast.shared.store import schema
@@ -71,7 +72,7 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     _raise_file_limit()
     logging.getLogger("uvicorn.error").addFilter(_not_an_aborted_stream)
     config = uvicorn.Config(
-        create_app(settings), host=host, port=port, log_config=None, access_log=False,
+        create_app(settings, on_loopback=is_loopback(host)), host=host, port=port, log_config=None, access_log=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,  # type: ignore[arg-type] — it takes any number
         timeout_keep_alive=75, lifespan="on", http=BoundedHttp,
     )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import ipaddress
 import os
 import socket
 import sys
@@ -16,6 +15,7 @@ import typer
 from outlast.infra.migrate import Migration, checkpoints_are_current, checkpoints_made_by, migrate, shipped
 from outlast.shared import logs, settings, tracing
 from outlast.shared.connections import Database
+from outlast.shared.domain.addresses import is_loopback
 from outlast.shared.settings import Settings, SettingsError
 from outlast.shared.wire import to_json
 
@@ -115,18 +115,9 @@ def _side(extra: str, module: str) -> Any:
         raise SettingsError(f"{error.name} is not installed: pip install 'outlast[{extra}]'") from None
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def refuse_strangers(config: Settings, host: str) -> None:
     """Raise SettingsError for a server that would let in whoever reaches it, without having been told to."""
-    if _is_loopback(host):
+    if is_loopback(host):
         return
     if config.auth is None:
         raise SettingsError(

@@ -15,6 +15,7 @@ from pydantic_settings import (
 
 from outlast.shared.by_agent import ByAgent, chosen
 from outlast.shared.cores import cores
+from outlast.shared.domain.addresses import name_in
 from outlast.shared.domain.retry import RetryPolicy
 from outlast.shared.domain.runs import Durability, Isolation, MultitaskStrategy
 
@@ -56,6 +57,8 @@ class Settings(LakebaseSettings, GraphSettings, BaseSettings):  # type: ignore[o
     """Refuse a ``model`` that names no agent, rather than run the default agent."""
     auth: Literal["none", "api_keys", "databricks"] | None = None
     """Who may call. Unset means none, and then only on a loopback address."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names by which a server without keys may be called, beside those of loopback; ``*`` is any name."""
     data_dir: str = ".outlast"
     """Where ``outlast dev`` keeps its embedded servers' data."""
     admins: Annotated[tuple[str, ...], NoDecode] = ()
@@ -186,10 +189,20 @@ class Settings(LakebaseSettings, GraphSettings, BaseSettings):  # type: ignore[o
                 )
         return agents
 
-    @field_validator("queues", "preload", "admins", mode="before")
+    @field_validator("queues", "preload", "admins", "allowed_hosts", mode="before")
     @classmethod
     def _parse_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(host.lower().strip("[]") for host in hosts)
+        if any(
+            name_in(host.removeprefix("*.")) != name.removeprefix("*.") for host, name in zip(hosts, names, strict=True)
+        ):
+            raise ValueError("example.com, *.example.com or [fd00::1], without a scheme and a port; * is any name")
+        return names
 
     @field_validator("db_schema")
     @classmethod
