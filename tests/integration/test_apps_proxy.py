@@ -154,6 +154,11 @@ async def test_a_page_of_another_site_cannot_act_with_the_proxys_cookie(door: Do
             answer = await door.http.request(method, path, headers=forged, content=b'{"input": "hi"}')
             refused(answer, 403, code="cross_site_request")
         assert (await door.http.get(f"/responses/{run}", headers=forged)).status_code == 200
+    for origin in ("http://evil.example", "null"):  # a browser that does not say what site it is
+        forged = alice | {"origin": origin, "content-type": "text/plain"}
+        refused(await door.http.post("/responses", content=b"{}", headers=forged), 403, code="cross_site_request")
+    own = alice | {"origin": "https://app.example.com"}  # X-Forwarded-Host, as the proxy sets it
+    assert (await door.http.post("/responses", json={"input": "hi"}, headers=own)).status_code == 200
     for site in ("same-origin", "none"):
         answer = await door.http.post("/responses", json={"input": "hi"}, headers=alice | {"sec-fetch-site": site})
         assert answer.status_code == 200

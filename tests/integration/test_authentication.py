@@ -253,7 +253,10 @@ async def test_without_authentication_the_page_of_another_site_may_not_act(setti
                 forged = {**kind, "sec-fetch-site": site}
                 refused(await http.post("/responses", content=body, headers=forged), 403, code="cross_site_request")
                 assert (await http.get("/models", headers=forged)).status_code == 200
-            for site in ({}, {"sec-fetch-site": "same-origin"}):
+            for origin in ("http://evil.example", "null"):
+                forged = {**kind, "origin": origin}
+                refused(await http.post("/responses", content=body, headers=forged), 403, code="cross_site_request")
+            for site in ({}, {"sec-fetch-site": "same-origin"}, {"origin": service.url}):
                 assert (await http.post("/responses", content=body, headers={**kind, **site})).status_code == 200
         asked = {"content-type": "application/json; charset=utf-8", "sec-fetch-site": "cross-site"}
         assert (await http.post("/responses", content=body, headers=asked)).status_code == 200
