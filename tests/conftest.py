@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
 import uuid
@@ -148,3 +149,16 @@ def settings(database_url: str, redis_url: str) -> Settings:
 async def database(database_url: str) -> AsyncGenerator[Database]:
     async with Database(fixed(database_url), schema="outlast", application="tests").pooled(max_connections=5) as opened:
         yield opened
+
+
+@pytest.fixture
+def plain_logging() -> Generator[None]:
+    """What a test configures is taken back."""
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in ("psycopg", "celery", "kombu", "httpx", "httpx2", "amqp")}
+    yield
+    structlog.configure(**before)
+    root.handlers[:], root.level = handlers, level
+    for name, was in levels.items():
+        logging.getLogger(name).setLevel(was)

@@ -79,6 +79,33 @@ def test_only_the_door_opens_connections() -> None:
     assert openers == {DOOR}
 
 
+def writes_to_a_terminal(node: ast.AST) -> bool:
+    """``print``, ``typer.echo`` and its like, and the streams, unless only ``isatty`` or a number is asked of them."""
+    match node:
+        case ast.Call(func=ast.Name(id="print")):
+            return True
+        case ast.Attribute(value=ast.Name(id="typer" | "click"), attr="echo" | "secho" | "echo_via_pager" | "style"):
+            return True
+        case ast.Attribute(value=ast.Attribute(value=ast.Name(id="sys"), attr="stdout" | "stderr"), attr=attr):
+            return attr not in ("isatty", "fileno")
+        case _:
+            return False
+
+
+@pytest.mark.parametrize(
+    "text", ["print(x)", "typer.echo(x)", "typer.secho", "sys.stdout.write(x)", "sys.stderr.buffer", "click.echo(x)"]
+)
+def test_what_writes_to_a_terminal_is_recognised(text: str) -> None:
+    assert any(map(writes_to_a_terminal, ast.walk(ast.parse(text))))
+    assert not any(map(writes_to_a_terminal, ast.walk(ast.parse("typer.confirm(x); sys.stdout.isatty(); echo(x)"))))
+
+
+def test_commands_write_to_a_terminal_through_one_module() -> None:
+    infra = [file for file in SOURCES if file.is_relative_to(ROOT / "infra")]
+    writers = {name_of(file) for file in infra if any(map(writes_to_a_terminal, ast.walk(tree_of(file))))}
+    assert writers == {"infra/outlast/infra/cli/terminal.py"}  # and the demo's screen, which is given its stream
+
+
 def test_the_domain_imports_the_standard_library_and_itself() -> None:
     strangers = []
     for file in sorted((ROOT / "shared/outlast/shared/domain").rglob("*.py")):

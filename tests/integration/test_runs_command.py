@@ -17,6 +17,7 @@ from outlast.shared.connections import Database, fixed
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.runs import RunStatus
 from outlast.shared.store import workers
+from outlast.shared.wire import to_json
 from tests.support.refusals import NOBODY
 from tests.support.runs import claimed, claimed_one, finish, submitted
 
@@ -157,3 +158,30 @@ def test_workers_are_listed_and_drained_by_name(outlast: Outlast, database_url: 
     parsed = lines_of(outlast("workers", "--json"))
     assert [(worker["pid"], worker["drain_requested"]) for worker in parsed] == [(7, True), (8, False), (9, False)]
     assert len(outlast("workers", "drain", "--all").stdout.splitlines()) == 3
+
+
+EVIL = "\x1b]0;title\x07\x1b[2J\x9b31m\r\u202e"
+
+
+def test_what_callers_and_agents_wrote_is_not_sent_to_the_operators_terminal(
+    outlast: Outlast, database_url: str
+) -> None:
+    async def make(database: Database) -> str:
+        forging = {name: f"{name}{EVIL}\nstatus     completed" for name in ("agent", "principal", "thread")}
+        made = await submitted(database, **forging)
+        await finish(database, await claimed_one(database, owner=f"host{EVIL}:7:a"), 2, status=RunStatus.FAILED)
+        said = to_json({"error": {"code": f"code{EVIL}", "message": f"message{EVIL}\nevents     0"}})
+        await database.run(lambda c: c.execute("UPDATE runs SET response = %s", (said,)))
+        return response_id(made.run_id)
+
+    id = done(database_url, make)
+    for arguments in (["runs", "list"], ["runs", "show", id], ["queue", "--once"], ["runs", "list", "--json"]):
+        said = outlast(*arguments).output
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", said), (arguments, said)
+    shown = outlast("runs", "show", id).output
+    assert "␛]0;title␇␛[2J" in shown
+    heads = [line.split()[0] for line in shown.splitlines()]
+    assert [heads.count(name) for name in ("status", "agent", "events")] == [1, 1, 1]
+    assert (
+        json.loads(outlast("runs", "show", id, "--json").output)["error"]["message"] == f"message{EVIL}\nevents     0"
+    )

@@ -124,19 +124,6 @@ async def test_no_word_of_an_exception_reaches_a_client(settings: Settings, data
 # -- the operator's log ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def plain_logging() -> Any:
-    """What a test configures is taken back."""
-    root, before = logging.getLogger(), structlog.get_config()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in ("psycopg", "celery", "kombu", "httpx", "httpx2", "amqp")}
-    yield
-    structlog.configure(**before)
-    root.handlers[:], root.level = handlers, level
-    for name, was in levels.items():
-        logging.getLogger(name).setLevel(was)
-
-
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_passwords_are_masked_in_every_line(form: Any, plain_logging: None, capsys: pytest.CaptureFixture[str]) -> None:
     ours = load(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -15,12 +16,14 @@ from pydantic import SecretStr
 
 from outlast.agent import Secret
 
+from .domain.plain_text import on_a_line, visible
 from .settings import Settings
 
 _JSON_WEB_TOKEN = re.compile(r"\beyJ[\w-]{8,}(\.[\w-]*){2,4}")
 _PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]*):[^\s/@]+@")
 _MASK = "***"
 _RECOGNISABLE = 6  # characters of a password: a shorter one may be part of any word
+_INDENTED = "\n    "  # where a line of an event's text goes on: only events begin at the edge
 _concealed: list[str] = []
 
 
@@ -48,10 +51,11 @@ def configure(settings: Settings, *, part: str) -> None:
     ]
     rendering: list[Any] = (
         [
+            _make_plain,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
-                exception_formatter=structlog.dev.plain_traceback,  # the default one shows variables, and so secrets
-            )
+                exception_formatter=_write_traceback,  # the default one shows variables, and so secrets
+            ),
         ]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
@@ -84,6 +88,24 @@ def _name_part(part: str) -> Any:
         return event
 
     return add
+
+
+def _make_plain(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Of text in an event nothing is obeyed by a terminal, and nothing looks like a line of its own.
+
+    JSON escapes all that; and here the renderer quotes fields that have spaces, so that they form no other field.
+    """
+    plain = {on_a_line(key): visible(value) if isinstance(value, str) else value for key, value in event.items()}
+    for free in ("event", "stack", "exception"):
+        if isinstance(text := plain.get(free), str):
+            plain[free] = text.replace("\n", _INDENTED)
+    return plain
+
+
+def _write_traceback(out: TextIO, exc_info: Any) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    out.write(visible(text.getvalue()).replace("\n", _INDENTED))
 
 
 def _masking(settings: Settings) -> Any:

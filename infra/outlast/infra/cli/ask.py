@@ -7,13 +7,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import typer
-
 from outlast.shared import settings
 
 from .client import Client, Reconnected
 from .narration import Narrator
 from .supervised import API_KEY, running_dev
+from .terminal import echo, echo_line
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -39,25 +38,20 @@ def follow(response_id: str, *, starting_after: int, url: str | None) -> int:
 
 
 def narrate(events: Iterator[dict[str, Any] | Reconnected]) -> int:
-    narrator = Narrator(_say, lambda line: typer.echo(line, err=True))
+    narrator = Narrator(lambda piece: echo(piece, nl=False), lambda line: echo_line(line, err=True))
     told_id = False
     try:
         for event in events:
             narrator.see(event)
             if not told_id and narrator.response:
                 told_id = True
-                typer.echo(narrator.response["id"], err=True)
+                echo_line(narrator.response["id"], err=True)
     except KeyboardInterrupt:
-        typer.echo("", err=True)
+        echo(err=True)
         if run := narrator.response.get("id"):
-            typer.echo(f"The run goes on: outlast runs follow|cancel {run}", err=True)
+            echo(f"The run goes on: outlast runs follow|cancel {run}", err=True)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads the answer any more
         return 1
     return 0 if narrator.finish() else 1
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -26,6 +26,7 @@ from .parts import prepare_checkpoints
 from .process import Process
 from .supervised import API_KEY, RunningDev, forget_running, note_running
 from .supervisor import Supervisor, until_asked_to_stop
+from .terminal import echo
 
 _HOST = "127.0.0.1"
 _GRAPHS = "langgraph.json"
@@ -118,7 +119,7 @@ class Dev:
         if self._settings.redis_url is not None:
             self._env["REDIS_URL"] = self._settings.required_redis_url()
             told.append("valkey    from REDIS_URL")
-        _say("        ".join(told) if sum(map(len, told)) < 110 else "\n".join(told))
+        echo("        ".join(told) if sum(map(len, told)) < 110 else "\n".join(told))
 
     def _start(self, part: str, *arguments: str) -> Process:
         env = {**self._env}
@@ -132,18 +133,18 @@ class Dev:
 
     async def _ready(self, api: Process, worker: Process) -> None:
         await self._supervisor.api_ready(api, _HOST, self._port)
-        _say(f"ready     {self.url}   ({self._elapsed():.1f} s)", end="", flush=True)
+        echo(f"ready     {self.url}   ({self._elapsed():.1f} s)", nl=False)
         await worker.ready.wait()
-        _say(f"    worker ready ({self._elapsed():.1f} s)")
+        echo(f"    worker ready ({self._elapsed():.1f} s)")
 
     async def _greet(self) -> None:
         """Ask one question. Not with a key made for it: each start would leave one, and a run that nobody may read."""
         if not self._hello:
             return
         if self._settings.auth == "api_keys" and API_KEY not in os.environ:
-            _say(f"hello     skipped, OUTLAST_AUTH=api_keys: export {API_KEY}=$({_command()} keys create me)")
+            echo(f"hello     skipped, OUTLAST_AUTH=api_keys: export {API_KEY}=$({_command()} keys create me)")
         elif self._settings.auth == "databricks":
-            _say("hello     skipped, OUTLAST_AUTH=databricks: here you are the proxy, and send X-Forwarded-User")
+            echo("hello     skipped, OUTLAST_AUTH=databricks: here you are the proxy, and send X-Forwarded-User")
         else:
             await _in_daemon_thread(lambda: _say_hello(self.url))
 
@@ -157,7 +158,7 @@ class Dev:
         forget_running(self._settings)
         await asyncio.gather(*(process.stop() for process in self._supervisor.processes))
         await self._supervisor.stop_servers()
-        _say("stopped")
+        echo("stopped")
 
     # -- what it says --------------------------------------------------------------------------------------------------
 
@@ -166,13 +167,13 @@ class Dev:
 
     def _tell_schema(self, applied: int) -> None:
         state = f"{applied} migration{'s' if applied != 1 else ''} applied" if applied else "current"
-        _say(f"schema    {state:<55}agent   {self._agent}")
+        echo(f"schema    {state:<55}agent   {self._agent}")
         if self._model:
-            _say(f"model     {self._model}")
+            echo(f"model     {self._model}")
 
     def _tell_what_next(self, worker: Process) -> None:
-        _say(f"  open      {self.url}                   break it  kill -9 {worker.pid} (worker) while it answers")
-        _say(f'  ask       {_command()} ask "…"        stop      Ctrl-C (data stays)')
+        echo(f"  open      {self.url}                   break it  kill -9 {worker.pid} (worker) while it answers")
+        echo(f'  ask       {_command()} ask "…"        stop      Ctrl-C (data stays)')
 
 
 def _model_of_example() -> str:
@@ -221,7 +222,3 @@ def _relative(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def _say(text: str, *, end: str = "\n", flush: bool = True) -> None:
-    print(text, end=end, flush=flush)

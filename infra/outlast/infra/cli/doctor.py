@@ -12,17 +12,17 @@ from dataclasses import replace
 from importlib.metadata import version
 from urllib.parse import unquote, urlsplit
 
-import typer
-
 from outlast.infra.migrate import checkpoints_are_current, checkpoints_made_by
 from outlast.shared.connections import Database
 from outlast.shared.doctor.examination import Examination, examine as examine_services
 from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.findings import Finding, Severity, error, ok, warning, worst
+from outlast.shared.domain.plain_text import on_a_line
 from outlast.shared.settings import Settings, SettingsError, variables
-from outlast.shared.wire import from_json, to_json
+from outlast.shared.wire import from_json
 
 from .operators import operators_settings
+from .terminal import echo, echo_json
 
 _AGENTS_SECONDS = 60.0  # importing a graph takes a second or two, and its models perhaps more
 _CHECKPOINTS_SECONDS = 5.0
@@ -40,7 +40,10 @@ def examine(*, as_json: bool, strict: bool, with_agents: bool) -> int:
         seen = Examination(worst(found), found, version("outlast"), time.time(), 0.0)
     else:
         seen = asyncio.run(_examine(config, with_agents=with_agents))
-    typer.echo(to_json(seen) if as_json else "\n".join(drawn(seen)))
+    if as_json:
+        echo_json(seen)
+    else:
+        echo("\n".join(drawn(seen)))
     return int(seen.status is Severity.ERROR or (strict and seen.status is Severity.WARNING))
 
 
@@ -157,10 +160,5 @@ def drawn(seen: Examination) -> list[str]:
 
 
 def _lines(finding: Finding) -> list[str]:
-    lines = [f"{finding.severity:<8} {finding.check:<14} {_printable(finding.seen)}"]
-    return lines + ([f"{'':<8} {'':<14} → {_printable(finding.fix)}"] if finding.fix else [])
-
-
-def _printable(text: str) -> str:
-    """Names come from elsewhere, and a terminal obeys what it is sent."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    lines = [f"{finding.severity:<8} {finding.check:<14} {on_a_line(finding.seen)}"]
+    return lines + ([f"{'':<8} {'':<14} → {on_a_line(finding.fix)}"] if finding.fix else [])

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from outlast.shared.domain.ids import response_id
 from outlast.shared.domain.operating import RunState
+from outlast.shared.domain.plain_text import on_a_line
 from outlast.shared.store.operating import LOOKED_AT_MOST, Match, RunPage
 from outlast.shared.store.overview import WorkerState
 
@@ -76,7 +77,7 @@ def run(run: RunState) -> list[str]:
         "ended": run.finished_at and f"{_when(run.finished_at)}, after {_since(run.created_at, run.finished_at)}",
         "events": f"{run.last_seq + 1}",
     }
-    return [f"{name:<11}{text}" for name, text in told.items() if text]
+    return [on_a_line(f"{name:<11}{text}") for name, text in told.items() if text]
 
 
 def workers(found: Sequence[WorkerState]) -> list[str]:

@@ -13,13 +13,14 @@ from outlast.shared.domain.errors import OutlastError
 from .client import Client, Reconnected
 from .narration import call, result_of
 from .supervised import API_KEY
+from .terminal import echo, echo_line
 
 QUESTION = "What happens to a run when its worker is killed?"
 
 
 def say_hello(url: str) -> None:
     """Ask, and print the answer with the numbers of its events. A failure is told, not raised."""
-    print(f'\n  hello   "{QUESTION}"', flush=True)
+    echo(f'\n  hello   "{QUESTION}"')
     key = os.environ.get(API_KEY)
     began = time.monotonic()
     first, number = 0, -1
@@ -34,15 +35,14 @@ def say_hello(url: str) -> None:
                 _print_item(first, number, event["item"])
                 first = number + 1
     except OutlastError as error:
-        print(f"   failed  {error.message}", flush=True)
+        echo_line(f"   failed  {error.message}")
         return
     seconds = time.monotonic() - began
     with_key = f'-H "authorization: Bearer ${API_KEY}" ' if key else ""
-    print(
+    echo(
         f"   {response['status']:<9} {response['id']}, attempt {response['attempt_number']}, "
         f"{number + 1} events, {seconds:.1f} s\n"
-        f'   replay it: curl -N {with_key}"{url}/v1/responses/{response["id"]}?stream=true"\n',
-        flush=True,
+        f'   replay it: curl -N {with_key}"{url}/v1/responses/{response["id"]}?stream=true"\n'
     )
 
 
@@ -55,7 +55,7 @@ def _print_item(first: int, last: int, item: dict[str, Any]) -> None:
         lines = [line for paragraph in text.splitlines() for line in textwrap.wrap(paragraph, 110)]
     else:
         lines = [item["type"]]
-    print(f"   {numbers:<9} " + "\n             ".join(lines[:8]), flush=True)
+    echo(f"   {numbers:<9} " + "\n             ".join(lines[:8]))
 
 
 def _first_line(text: str) -> str:

@@ -13,9 +13,9 @@ from outlast.shared.domain.errors import Invalid, NotFound
 from outlast.shared.domain.ids import new_uuid
 from outlast.shared.domain.keys import ApiKey, Identity, Scope
 from outlast.shared.store import keys as store
-from outlast.shared.wire import to_json
 
 from .operators import fail, seconds_of, table, with_database
+from .terminal import echo, echo_json, echo_line
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -42,8 +42,8 @@ def create(
     )
     scopes = f", scopes {' '.join(sorted(identity.scopes))}" if identity.scopes else ""
     until = f", for {expires_in}" if expires_in else ""
-    typer.echo(f"{domain.key_name(key_id)} of {identity.principal}{scopes}{until}. It is not shown again:", err=True)
-    typer.echo(key)
+    echo(f"{domain.key_name(key_id)} of {identity.principal}{scopes}{until}. It is not shown again:", err=True)
+    echo(key)
 
 
 @app.command("list")
@@ -52,11 +52,11 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="One JSON obj
     found = with_database(store.every)
     if as_json:
         for key in found:
-            typer.echo(to_json(_fields(key)))
+            echo_json(_fields(key))
     elif found:
-        typer.echo("\n".join(table(_HEADINGS, [_row(key) for key in found])))
+        echo("\n".join(table(_HEADINGS, [_row(key) for key in found])))
     else:
-        typer.echo("No keys.", err=True)
+        echo("No keys.", err=True)
 
 
 @app.command()
@@ -66,7 +66,7 @@ def revoke(
     """End a key for good: API replicas refuse it within 5 seconds. To revoke it again changes nothing."""
     found = _only(_matching(key))
     ended = with_database(lambda c: store.revoke(c, found.key_id))
-    typer.echo(f"{domain.key_name(found.key_id)} ({found.name}) {'is revoked' if ended else 'was revoked before'}")
+    echo_line(f"{domain.key_name(found.key_id)} ({found.name}) {'is revoked' if ended else 'was revoked before'}")
 
 
 def _matching(given: str) -> list[ApiKey]:

@@ -11,11 +11,13 @@ import typer
 
 from outlast.shared.connections import Connection
 from outlast.shared.domain.errors import Invalid, NotAllowed, NotFound, OutlastError, Unavailable
+from outlast.shared.domain.plain_text import on_a_line
 from outlast.shared.settings import Settings
 from outlast.shared.store import granting
 from outlast.shared.store.granting import IdentityType, Statement
 
 from .operators import fail, operators_database, operators_settings
+from .terminal import echo
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -40,9 +42,9 @@ def grant(
         config = operators_settings()
         role, identity = role_of(principal)
         if run:
-            typer.echo("\n".join(asyncio.run(_run(config, role, identity))))
+            echo("\n".join(asyncio.run(_run(config, role, identity))))
         else:
-            typer.echo("\n".join(printed(config, role, identity)))
+            echo("\n".join(printed(config, role, identity)))
     except OutlastError as error:
         fail(error)
 
@@ -67,18 +69,13 @@ def printed(config: Settings, role: str, identity: IdentityType) -> list[str]:
     """The statements with what is to be known of them, for any SQL editor."""
     database, schema = config.lakebase_database, config.db_schema
     return [
-        f"-- In the database {_on_a_line(database)}, as its owner or a member of databricks_superuser,",
+        f"-- In the database {on_a_line(database)}, as its owner or a member of databricks_superuser,",
         "-- logged in with a token of the workspace.",
         "-- The role, and what it needs to make its own schema:",
         *granting.as_text([*granting.making_role(role, identity), *granting.entering(role, database=database)]),
-        f"-- Only where another role has made the schema {_on_a_line(schema)} already, as that role:",
+        f"-- Only where another role has made the schema {on_a_line(schema)} already, as that role:",
         *granting.as_text(granting.using_schema(role, schema=schema)),
     ]
-
-
-def _on_a_line(name: str) -> str:
-    """For a comment, which a line break would end."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
 async def _run(config: Settings, role: str, identity: IdentityType) -> list[str]:
@@ -112,4 +109,4 @@ async def _grant(connection: Connection, schema: str, role: str, identity: Ident
     if lacking := await granting.lacking(connection, role, schema=schema):
         few = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
         raise NotAllowed(f"{role} still lacks {few}: grant them as the role that owns them.")
-    return [*granting.as_text(statements), f"-- done, in {_on_a_line(found.database)}"]
+    return [*granting.as_text(statements), f"-- done, in {on_a_line(found.database)}"]

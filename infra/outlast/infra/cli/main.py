@@ -14,6 +14,7 @@ from outlast.shared.domain.errors import OutlastError
 from outlast.shared.domain.runs import RunStatus
 
 from . import keys, lakebase, parts, runs, workers
+from .terminal import echo
 
 app = typer.Typer(
     name="outlast",
@@ -43,7 +44,7 @@ def explained() -> Generator[None]:
     try:
         yield
     except OutlastError as error:
-        typer.echo(f"outlast: {error.message}", err=True)
+        echo(f"outlast: {error.message}", err=True)
         raise typer.Exit(1) from None
 
 

@@ -11,10 +11,12 @@ import typer
 
 from outlast.shared.connections import Connection, Database, Dedicated
 from outlast.shared.domain.errors import Invalid, OutlastError
+from outlast.shared.domain.plain_text import on_a_line
 from outlast.shared.settings import Settings
 from outlast.shared.store import schema
 
 from .parts import configure_logs, settings_for_operators
+from .terminal import echo
 
 T = TypeVar("T")
 
@@ -88,13 +90,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines with columns as wide as what they hold; none without rows."""
     if not rows:
         return []
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in (headings, *rows)
-    ]
+    lines = [headings, *([on_a_line(text) for text in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in lines]
 
 
 def fail(error: OutlastError) -> NoReturn:
-    typer.echo(f"outlast: {error.message}", err=True)
+    echo(f"outlast: {error.message}", err=True)
     raise typer.Exit(1)

@@ -10,16 +10,14 @@ import socket
 import sys
 from typing import Any
 
-import typer
-
 from outlast.infra.migrate import Migration, checkpoints_are_current, checkpoints_made_by, migrate, shipped
 from outlast.shared import logs, settings, tracing
 from outlast.shared.connections import Database
 from outlast.shared.domain.addresses import is_loopback
 from outlast.shared.settings import Settings, SettingsError
-from outlast.shared.wire import to_json
 
 from . import supervised
+from .terminal import echo, echo_json, echo_line
 
 _OF_AN_APP = ("DATABRICKS_APP_NAME", "DATABRICKS_APP_PORT")
 
@@ -53,8 +51,8 @@ def run_migrate() -> None:
     database = Database.of(config, application="outlast migrate")
     applied, checkpoints = asyncio.run(migrate_all(database))
     names = ", ".join(migration.name for migration in applied) or "nothing to do"
-    typer.echo(f"schema {config.db_schema}: {names}")
-    typer.echo(f"checkpoints: {'current' if checkpoints else 'left out, langgraph is not installed here'}")
+    echo(f"schema {config.db_schema}: {names}")
+    echo(f"checkpoints: {'current' if checkpoints else 'left out, langgraph is not installed here'}")
 
 
 async def migrate_all(database: Database) -> tuple[list[Migration], bool]:
@@ -91,11 +89,11 @@ def list_agents(*, as_json: bool = False) -> int:
         except SettingsError as error:
             wrong[name] = error.message
     if as_json:
-        typer.echo(to_json(wrong))
+        echo_json(wrong)
     else:
         for name, target in config.agents.items():
             state = wrong[name] or ("default" if name == config.default_agent else "ok")
-            typer.echo(f"{name:<20} {target:<40} {state:<8} {kinds.get(name, '')}".rstrip())
+            echo_line(f"{name:<20} {target:<40} {state:<8} {kinds.get(name, '')}".rstrip())
     return int(any(wrong.values()))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from outlast.shared.domain.errors import OutlastError
 
 from .supervised import PARENT_FD, READY_FD
+from .terminal import echo
 
 _STEADY_SECONDS = 10.0  # a part that lived so long is not in a crash loop
 _PAUSE_SECONDS = (0.2, 1.0, 3.0, 10.0)
@@ -69,7 +70,7 @@ class Process:
                 )
             deaths = 0 if loop.time() - started > _STEADY_SECONDS else deaths + 1
             pause = _PAUSE_SECONDS[min(deaths, len(_PAUSE_SECONDS) - 1)]
-            print(f"{self.name} {how_it_ended(code)}; starting it again", flush=True)
+            echo(f"{self.name} {how_it_ended(code)}; starting it again")
             await asyncio.sleep(pause)
 
     async def run(self) -> int:

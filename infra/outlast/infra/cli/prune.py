@@ -20,6 +20,7 @@ from outlast.shared.store.forecast import COUNTED_RUNS, Forecast, forecast
 from outlast.shared.store.pruning import Expiry, Removed
 
 from .operators import operators_database, operators_settings, seconds_of
+from .terminal import echo
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ def run(*, older_than: str | None, status: RunStatus | None, agent: str | None, 
     if status is not None and not status.terminal:
         raise Invalid(f"--status {status}: only runs that have ended are pruned.")
     expected = asyncio.run(_with_connection(config, lambda c: forecast(c, expiry), statement_timeout=_FORECAST_TIMEOUT))
-    typer.echo(f"finished more than {told} ago: {_described(expected)}", err=not dry_run)
+    echo(f"finished more than {told} ago: {_described(expected)}", err=not dry_run)
     if dry_run or not expected.runs:
         return 0
     if not sure and not sys.stdin.isatty():
@@ -61,12 +62,12 @@ def _remove(config: Settings, expiry: Expiry) -> int:
     try:
         asyncio.run(_prune(config, expiry, tally))
     except KeyboardInterrupt:
-        typer.echo(f"stopped: {tally.told()}. What is left is whole, and the same command goes on.", err=True)
+        echo(f"stopped: {tally.told()}. What is left is whole, and the same command goes on.", err=True)
         return INTERRUPTED
     except OutlastError:
-        typer.echo(f"not finished: {tally.told()}", err=True)
+        echo(f"not finished: {tally.told()}", err=True)
         raise
-    typer.echo(tally.told())
+    echo(tally.told())
     return 0
 
 
@@ -83,7 +84,7 @@ class _Tally:
         if now - self._told_at >= _TELL_SECONDS:
             self._told_at = now
             waiting = "" if removed else " (a server is pruning too)"
-            typer.echo(f"{self.removed.runs:,} runs{waiting}", err=True)
+            echo(f"{self.removed.runs:,} runs{waiting}", err=True)
 
     def told(self) -> str:
         gone = self.removed

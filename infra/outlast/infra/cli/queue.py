@@ -8,21 +8,18 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-import typer
-
 from outlast.shared.connections import Dedicated
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.domain.runs import RunStatus
 from outlast.shared.settings import Settings
 from outlast.shared.store import overview, schema
 from outlast.shared.store.overview import COUNTED_MOST, Overview, QueueState, WorkerState
-from outlast.shared.wire import to_json
 
 from .operators import operators_database, operators_settings, span, table
+from .terminal import echo, echo_json, redraw
 
 _FIRST_SECONDS = 10.0  # what the first look counts as lately submitted
 _PATIENCE_SECONDS = 5.0
-_CLEAR = "\x1b[H\x1b[J"
 
 
 def show(*, interval: float, once: bool, as_json: bool) -> int:
@@ -43,7 +40,10 @@ async def _look_once(config: Settings, *, as_json: bool) -> None:
         seen = await _look(connection, config, _FIRST_SECONDS)
     finally:
         await connection.close()
-    typer.echo(to_json(seen) if as_json else "\n".join(drawn(seen, None)))
+    if as_json:
+        echo_json(seen)
+    else:
+        echo("\n".join(drawn(seen, None)))
 
 
 class _Screen:
@@ -85,9 +85,7 @@ class _Screen:
 
     def _draw(self, lines: Sequence[str]) -> None:
         size = shutil.get_terminal_size()
-        kept = [line[: size.columns] for line in lines[: size.lines - 1]]
-        sys.stdout.write(_CLEAR + "\n".join(kept) + "\n")
-        sys.stdout.flush()
+        redraw([line[: size.columns] for line in lines[: size.lines - 1]])
 
 
 async def _look(connection: Dedicated, config: Settings, seconds: float) -> Overview:

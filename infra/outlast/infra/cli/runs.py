@@ -14,10 +14,11 @@ from outlast.shared.domain.ids import parse_response_id
 from outlast.shared.domain.operating import RunFilter, described
 from outlast.shared.domain.runs import RunStatus
 from outlast.shared.store import events, operating
-from outlast.shared.wire import event_from, to_json
+from outlast.shared.wire import event_from
 
 from . import drawing, steering
 from .operators import fail, operators_settings, seconds_of, with_connection, with_database
+from .terminal import echo, echo_json, echo_line
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 Id = Annotated[str, typer.Argument(metavar="ID", help="resp_…")]
@@ -48,12 +49,16 @@ def list_runs(
     wanted = _wanted(status, agent, principal, older_than, error_code)
     before = None if after is None else _parse(after)
     page = with_database(lambda c: operating.page(c, wanted, limit=limit, after=before))
-    for line in [to_json(described(run)) for run in page.runs] if as_json else drawing.runs(page.runs):
-        typer.echo(line)
+    if as_json:
+        for run in page.runs:
+            echo_json(described(run))
+    else:
+        for line in drawing.runs(page.runs):
+            echo(line)
     if not page.runs:
-        typer.echo("No runs.", err=True)
+        echo("No runs.", err=True)
     if note := drawing.what_was_left_out(page):
-        typer.echo(note, err=True)
+        echo(note, err=True)
 
 
 @app.command()
@@ -64,13 +69,13 @@ def show(id: Id, as_json: AsJson = False) -> None:
     if run is None:
         fail(RunNotFound(f"There is no run {id}."))
     if as_json:
-        typer.echo(to_json(described(run)))
+        echo_json(described(run))
         return
-    typer.echo("\n".join(drawing.run(run)))
+    echo("\n".join(drawing.run(run)))
     for number, line in enumerate(with_database(lambda c: events.read_all(c, run_id))):
         event = event_from(line)
         delta = event.fields.get("delta")
-        typer.echo(f"{number:>6}  {event.type}" + (f"  {delta!r}"[:80] if delta else ""))
+        echo_line(f"{number:>6}  {event.type}" + (f"  {delta!r}"[:80] if delta else ""))
 
 
 @app.command()
@@ -167,7 +172,7 @@ def _cancel_through_api(ids: list[str], url: str) -> None:
     try:
         client = _ask().client(url)
         for id in ids:
-            typer.echo(f"{id} is {client.cancel(id)['status']}")
+            echo_line(f"{id} is {client.cancel(id)['status']}")
     except OutlastError as error:
         fail(error)
 

@@ -23,6 +23,7 @@ from outlast.shared.settings import Settings, SettingsError
 
 from .parts import prepare_checkpoints, refuse_strangers, refuse_taken
 from .supervisor import Supervisor, until_asked_to_stop
+from .terminal import echo
 
 log = structlog.get_logger()
 
@@ -95,7 +96,7 @@ class Serve:
                 worker = self._supervisor.start("worker", env=self._env)
                 await asyncio.gather(self._supervisor.api_ready(api, "127.0.0.1", self._port), worker.ready.wait())
                 seconds = time.monotonic() - self._began
-                print(f"ready     http://{HOST}:{self._port}   ({seconds:.1f} s)   broker: {broker}", flush=True)
+                echo(f"ready     http://{HOST}:{self._port}   ({seconds:.1f} s)   broker: {broker}")
                 await asyncio.Event().wait()
             finally:
                 await self._stop()  # while they are watched: a part that nobody watches ends at once
@@ -122,4 +123,4 @@ class Serve:
         await asyncio.wait({stopping}, timeout=self._drain_seconds + _API_AFTER_DRAIN_SECONDS)
         await api.stop(_API_SECONDS)
         await stopping
-        print("stopped", flush=True)
+        echo("stopped")

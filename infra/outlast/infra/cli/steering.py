@@ -21,6 +21,7 @@ from outlast.shared.store.operating import Match
 
 from . import drawing
 from .operators import operators_settings
+from .terminal import echo, echo_line, echo_progress
 
 _MOST = 1_000_000  # runs of one command
 _BATCH = 200  # runs that are asked in one statement
@@ -41,9 +42,9 @@ async def cancel(connection: Dedicated, run_ids: Sequence[UUID]) -> int:
         if run is None:
             _complain(run_id, RetryRefusal.NOT_FOUND.value)
         elif run.status is RunStatus.CANCELLED:
-            typer.echo(f"{response_id(run_id)} is cancelled")
+            echo(f"{response_id(run_id)} is cancelled")
         elif not run.status.terminal:
-            typer.echo(f"{response_id(run_id)} is being cancelled")
+            echo(f"{response_id(run_id)} is being cancelled")
         else:
             _complain(run_id, f"it is {run.status}")
         good = good and run is not None and (run.status is RunStatus.CANCELLED or not run.status.terminal)
@@ -75,9 +76,9 @@ async def cancel_all(connection: Dedicated, wanted: RunFilter, *, dry_run: bool,
         if not found:
             break
         await asyncio.sleep(_PASS_PAUSE_SECONDS)
-    typer.echo(f"{asked:,} runs are being cancelled.")
+    echo(f"{asked:,} runs are being cancelled.")
     if found:
-        typer.echo(f"{len(found):,} runs were busy all the time: try again.", err=True)
+        echo(f"{len(found):,} runs were busy all the time: try again.", err=True)
     return 1 if found else 0
 
 
@@ -92,7 +93,7 @@ async def retry(connection: Dedicated, run_ids: Sequence[UUID]) -> int:
             _complain(run_id, outcome.value)
         else:
             queues.add(outcome)
-            typer.echo(f"{response_id(run_id)} is queued again")
+            echo(f"{response_id(run_id)} is queued again")
     await _ring(queues)
     return 1 if refused else 0
 
@@ -112,26 +113,26 @@ async def retry_all(connection: Dedicated, wanted: RunFilter, *, dry_run: bool, 
         if number % _BATCH == 0 or number == len(found):
             _progress(number, len(found))
             await _ring(queues)
-    typer.echo(f"{len(found) - refused.total():,} runs are queued again.")
+    echo(f"{len(found) - refused.total():,} runs are queued again.")
     for refusal, count in refused.most_common():
-        typer.echo(f"{count:,} stay as they are: {refusal.value}.", err=True)
+        echo(f"{count:,} stay as they are: {refusal.value}.", err=True)
     return 0
 
 
 def _settled(found: Sequence[Match], done: str, *, dry_run: bool, yes: bool) -> int | None:
     """The exit code when there is nothing more to do: no run is meant, or nobody has said that it shall be done."""
     if not found:
-        typer.echo("No runs.", err=True)
+        echo("No runs.", err=True)
         return 0
     if dry_run or not yes:
-        typer.echo("\n".join(drawing.matches(found)))
+        echo("\n".join(drawing.matches(found)))
     if dry_run:
-        typer.echo(f"{len(found):,} runs would be {done}.")
+        echo(f"{len(found):,} runs would be {done}.")
         return 0
     if yes:
         return None
     if not sys.stdin.isatty():
-        typer.echo(f"outlast: {len(found):,} runs would be {done}. --yes does it.", err=True)
+        echo(f"outlast: {len(found):,} runs would be {done}. --yes does it.", err=True)
         return 1
     return None if typer.confirm(f"{len(found):,} runs will be {done}. Go on?") else 1
 
@@ -146,8 +147,8 @@ async def _ring(queues: set[str]) -> None:
 
 def _progress(done: int, of: int) -> None:
     if sys.stderr.isatty():
-        typer.echo(f"\r{done:,} of {of:,}", err=True, nl=done == of)
+        echo_progress(f"{done:,} of {of:,}", last=done == of)
 
 
 def _complain(run_id: UUID, why: str) -> None:
-    typer.echo(f"outlast: {response_id(run_id)}: {why}.", err=True)
+    echo_line(f"outlast: {response_id(run_id)}: {why}.", err=True)

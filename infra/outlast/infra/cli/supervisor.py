@@ -13,6 +13,7 @@ from typing import Any
 from outlast.infra.embedded import Postgres, Valkey
 
 from .process import Process, api_answers
+from .terminal import echo
 
 _LOOK_SECONDS = 0.5
 
@@ -97,7 +98,7 @@ class Supervisor:
             await asyncio.sleep(_LOOK_SECONDS)
             for server in self.servers:
                 if (code := server.poll()) is not None:
-                    print(f"{type(server).__name__.lower()} died (exit {code}); starting it again", flush=True)
+                    echo(f"{type(server).__name__.lower()} died (exit {code}); starting it again")
                     await asyncio.to_thread(server.stop)
                     await asyncio.to_thread(server.start)
 

@@ -10,10 +10,10 @@ from outlast.shared.connections import Connection
 from outlast.shared.domain.errors import Invalid, NotFound
 from outlast.shared.hints import tell_awake
 from outlast.shared.store import overview, workers as store
-from outlast.shared.wire import to_json
 
 from . import drawing
 from .operators import fail, operators_settings, with_database
+from .terminal import echo, echo_json, echo_line
 
 app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -27,10 +27,14 @@ def list_workers(
     if context.invoked_subcommand is not None:
         return
     found = with_database(_seen)
-    for line in map(to_json, found) if as_json else drawing.workers(found):
-        typer.echo(line)
+    if as_json:
+        for worker in found:
+            echo_json(worker)
+    else:
+        for line in drawing.workers(found):
+            echo(line)
     if not any(worker.alive for worker in found):
-        typer.echo("No worker is alive: runs wait. `outlast worker` starts one.", err=True)
+        echo("No worker is alive: runs wait. `outlast worker` starts one.", err=True)
 
 
 @app.command()
@@ -52,9 +56,9 @@ def drain(
     if (config := operators_settings()).redis_url is not None:
         tell_awake(config.required_redis_url(), config.db_schema)  # one that rests would find it much later
     for owner in asked:
-        typer.echo(f"{owner} is asked to drain")
+        echo_line(f"{owner} is asked to drain")
     if not asked:
-        typer.echo("No workers.", err=True)
+        echo("No workers.", err=True)
 
 
 async def _seen(connection: Connection) -> list[overview.WorkerState]:

@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Callable
 from typing import TextIO
 
+from outlast.shared.domain.plain_text import on_a_line, visible
+
 _GUTTER = 8
 _WIDEST = 100
 _NARROWEST = 20
@@ -50,7 +52,7 @@ class Screen:
     def tell(self, label: str, text: str, colour: str = "bold") -> None:
         """A line or more, with a label."""
         self.settle()
-        first, *more = textwrap.wrap(text, self._width, break_on_hyphens=False) or [""]
+        first, *more = textwrap.wrap(on_a_line(text), self._width, break_on_hyphens=False) or [""]
         self._write(f"{self._gutter(label, colour)}{first}\n")
         for line in more:
             self._write(f"{' ' * _GUTTER}{line}\n")
@@ -58,7 +60,7 @@ class Screen:
     def tell_briefly(self, label: str, text: str) -> None:
         """One line, cut where the screen ends."""
         self.settle()
-        self._write(f"{self._gutter(label, 'dim')}{_cut(text, self._width)}\n")
+        self._write(f"{self._gutter(label, 'dim')}{_cut(on_a_line(text), self._width)}\n")
 
     def space(self) -> None:
         self.settle()
@@ -67,7 +69,7 @@ class Screen:
     def answer(self, number: int, piece: str) -> None:
         """A piece of the answer as it comes. A line of it begins with the number of the event that began it."""
         self._end_tick()
-        for blank, word in _WORD.findall(piece):
+        for blank, word in _WORD.findall(visible(piece)):
             self._blank += blank
             if self._column and ("\n" in self._blank or self._column + len(self._blank + word) > self._width):
                 self.settle()
@@ -82,7 +84,7 @@ class Screen:
 
     def tick(self, label: str, seconds: float, text: str) -> None:
         """How long something has been going on, and what is known of it."""
-        said = f"{seconds:.1f} s  {text}"
+        said = f"{seconds:.1f} s  {on_a_line(text)}"
         if self._live:
             if not self._ticking:
                 self.settle()
