@@ -281,7 +281,30 @@ async def test_a_pool_whose_connections_are_all_in_use_is_not_said_to_be_away(
             await database.run(lambda c: c.execute("SELECT 1"), patience_seconds=0)
         done.set()
 
-    assert refused.value.told == "No connection to the database became free in time."
+    assert refused.value.told == "All 1 connections of this process to the database are busy."
+
+
+async def test_work_of_a_worker_waits_for_its_busy_connections(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlast.shared.connections.database._POOL_SECONDS", 0.1)
+    held, told = asyncio.Event(), asyncio.Event()
+
+    async def hold(_connection: Connection) -> None:
+        held.set()
+        await told.wait()
+
+    def busy(connections: int) -> None:
+        assert connections == 1
+        told.set()
+
+    whole = Database(fixed(database_url), schema="outlast", application="tests", when_busy=busy)
+    async with whole.pooled(max_connections=1) as database, asyncio.TaskGroup() as tasks:
+        tasks.create_task(database.run(hold))
+        await held.wait()
+        await database.run(lambda c: c.execute("SELECT 1"), patience_seconds=0)
+
+    assert told.is_set()
 
 
 @pytest.mark.parametrize("url", ["s3cr3t://x", "postgresql://u:s3c r3t@h/x", "postgresql://u:s3cr3t@[::1/x"])

@@ -105,6 +105,33 @@ async def test_a_lease_that_was_given_late_is_not_used(settings: Settings, datab
     assert counting.attempts == []
 
 
+async def test_a_lease_that_was_renewed_before_the_child_read_of_it_is_used(
+    settings: Settings, database: Database
+) -> None:
+    """The child was short of time: it reads the message late, when its parent has renewed the lease already."""
+    counting, clock = Counting(), LeaseClock()
+    await submitted(database, agent="counting")
+    claimed = await claimed_one(database)
+    lease, now = Lease(claimed.run_id, claimed.attempt), time.monotonic()
+    brief = settings.model_copy(update={"self_fence_seconds": 60.0})
+    async with open_runtime(brief, {"counting": FunctionAgent(counting.agent)}, lambda *_: None, clock) as runtime:
+        clock.renewed(now - 10)
+        runtime.start([lease], now - 100, now - 11)
+        runtime.suspend_uncertain()
+
+        async def begun() -> bool:
+            return counting.attempts == [1]
+
+        await until(begun)
+        runtime.start([lease], now - 100, now - 9)
+        runtime.suspend_uncertain()
+
+        async def stopped() -> bool:
+            return counting.stopped == [1]
+
+        await until(stopped)
+
+
 @pytest.mark.parametrize("how", [Mode.BLACK_HOLE, Mode.REFUSE])
 async def test_a_worker_cut_off_for_longer_than_its_leases_goes_on_where_nobody_took_over(
     settings: Settings, database: Database, how: Mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -35,6 +36,7 @@ Ended = Callable[[Lease, Outcome], None]
 Worn = Callable[[str], None]
 """Told that code of a run goes on here although its attempt is over: "task", or "thread"."""
 
+_BUSY_AGAIN_SECONDS = 30.0
 _LOOKS_AT_THE_CLOCK = 20  # in the time in which no lease may be renewed before runs are suspended
 
 
@@ -44,8 +46,8 @@ class _Held:
 
     claimed_at: float
     """When its claim began, at the latest."""
-    known_at: float
-    """Since when this process knows of it: renewals that began later include it."""
+    told_at: float
+    """When this process was told of it: renewals that began later include it."""
     attempt: Attempt | None = None
     """None while the run is being read."""
     stopped: Stop | None = None
@@ -87,14 +89,15 @@ class Runtime:
         self._held: dict[Lease, _Held] = {}
         self._background = Background()
 
-    def start(self, leases: Sequence[Lease], claimed_at: float) -> None:
+    def start(self, leases: Sequence[Lease], claimed_at: float, told_at: float | None = None) -> None:
         """Begin an attempt for each of these leases. ``ended`` is called once for every one, however it ends.
 
-        ``claimed_at`` is when their claim began, in seconds of the monotonic clock, which all processes share.
+        ``claimed_at`` is when their claim began, ``told_at`` since when they are renewed, now if unset: in seconds of
+        the monotonic clock, which all processes share. This process may read of them late, when it is short of time.
         """
-        known_at = time.monotonic()
+        told_at = time.monotonic() if told_at is None else told_at
         for lease in leases:
-            self._held[lease] = _Held(claimed_at, known_at)
+            self._held[lease] = _Held(claimed_at, told_at)
         self._background.start(self._start(leases))
 
     def stop(self, lease: Lease, why: Stop) -> None:
@@ -110,7 +113,7 @@ class Runtime:
         """
         now, renewed_at = time.monotonic(), self._clock.renewed_at
         for lease, held in self._held.items():
-            certain_from = max(held.claimed_at, renewed_at) if renewed_at > held.known_at else held.claimed_at
+            certain_from = max(held.claimed_at, renewed_at) if renewed_at > held.told_at else held.claimed_at
             if now - certain_from > self._settings.self_fence and held.stopped is not Stop.LOST:
                 log.warning("run.suspended", run=response_id(lease.run_id), attempt=lease.attempt)
                 held.stop(Stop.LOST)
@@ -203,6 +206,20 @@ def _what_became(outcome: Outcome) -> str:
     return outcome.status.value if outcome.status else "retried" if outcome.retried else "handed_on"
 
 
+def _teller() -> Callable[[int], None]:
+    """Says that all connections of this process are busy, but not each time that work finds them so."""
+    told_at = -math.inf
+
+    def tell(connections: int) -> None:
+        nonlocal told_at
+        now = time.monotonic()
+        if now - told_at >= _BUSY_AGAIN_SECONDS:
+            told_at = now
+            log.warning("pool.busy", connections=connections)
+
+    return tell
+
+
 @asynccontextmanager
 async def open_runtime(
     settings: Settings,
@@ -218,7 +235,7 @@ async def open_runtime(
     # The loop's own pool has a handful of threads: graphs that are not async would wait for one another.
     threads = AgentThreads(settings.concurrency, marks or Marks(bytearray(MEMORY_BYTES)))
     asyncio.get_running_loop().set_default_executor(threads)
-    database = Database.of(settings, application="outlast worker", pin_plan=True)
+    database = Database.of(settings, application="outlast worker", pin_plan=True, when_busy=_teller())
     async with database.pooled(max_connections=settings.worker_connections):
         await database.run(schema.check, patience_seconds=30)
         async with (

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from outlast.shared.domain.errors import OutlastError, Unavailable, Unfit
+from outlast.shared.domain.errors import Busy, OutlastError, Unavailable, Unfit
 from outlast.shared.driver_errors import NOT_PREPARED, READ_ONLY, translated
 from outlast.shared.lakebase import Lakebase, lakebase_of
 from outlast.shared.settings import Settings
 
 from .address import ConnInfo, fixed, minted
 from .connection import ANSWER_SECONDS, SOCKET, Connection
+from .pool_faults import heeding_cancels, try_again
 from .second_loop import SecondLoop
 from .session import PINNED_PLAN, SESSION
 from .versions import check_version
@@ -49,7 +50,12 @@ class Database:
         pin_plan: bool = False,
         life_seconds: float = _LIFE_SECONDS,
         lakebase: Lakebase | None = None,
+        when_busy: Callable[[int], None] | None = None,
     ) -> None:
+        """``when_busy`` is told how many connections there are, when work has found none free; the work waits on.
+
+        Without it the work fails when its patience ends.
+        """
         self.schema = schema
         self.lakebase = lakebase
         self.life_seconds = life_seconds
@@ -60,6 +66,8 @@ class Database:
         self._options: dict[str, Any] = {"autocommit": True, "application_name": application, **SOCKET}
         self._pool: AsyncConnectionPool[Connection] | None = None
         self._purged_at = -math.inf
+        self._when_busy = when_busy
+        self._in_use = 0
         self._failure: Exception | None = None
         """Why the pool could not connect, last time; None when it could."""
         self.second_loop = SecondLoop(
@@ -70,12 +78,20 @@ class Database:
                 pin_plan=pin_plan,
                 life_seconds=life_seconds,
                 lakebase=lakebase,
+                when_busy=when_busy,
             )
         )
         """For code that waits for this database and keeps the loop from turning meanwhile."""
 
     @classmethod
-    def of(cls, settings: Settings, *, application: str, pin_plan: bool = False) -> Database:
+    def of(
+        cls,
+        settings: Settings,
+        *,
+        application: str,
+        pin_plan: bool = False,
+        when_busy: Callable[[int], None] | None = None,
+    ) -> Database:
         """The database that the settings name: DATABASE_URL, else a Lakebase. Raises SettingsError."""
         lakebase = lakebase_of(settings)
         return cls(
@@ -85,6 +101,7 @@ class Database:
             pin_plan=pin_plan,
             life_seconds=settings.connection_life_seconds,
             lakebase=lakebase,
+            when_busy=when_busy,
         )
 
     @asynccontextmanager
@@ -102,7 +119,7 @@ class Database:
             timeout=_POOL_SECONDS,
             # The pool would try at longer and longer intervals: a database that is back after 30 s would be found late.
             reconnect_timeout=_RECONNECT_SECONDS,
-            reconnect_failed=_try_again,
+            reconnect_failed=try_again,
             name=self._application,
         )
         await pool.open()
@@ -123,12 +140,15 @@ class Database:
         deadline = loop.time() + patience_seconds
         for attempt in range(1_000_000):
             try:
-                with _heeding_cancels():
+                with heeding_cancels():
                     return await self._run_once(work)
             except PoolClosed as error:
                 raise Unavailable from error
             except psycopg.Error as error:
                 ours = self._why(error)
+                if isinstance(ours, Busy) and self._when_busy is not None and self._pool is not None:
+                    self._when_busy(self._pool.max_size)
+                    continue
                 pause = min(0.02 * 2**attempt, 0.5) * random.uniform(0.5, 1.0)
                 if not isinstance(ours, Unavailable) or loop.time() + pause > deadline:
                     raise ours.with_traceback(None) from error  # it may have been raised to others before
@@ -139,11 +159,14 @@ class Database:
         assert self._pool is not None, "used outside pooled()"
         async with self._pool.connection() as connection:
             connection.answer_seconds = ANSWER_SECONDS
+            self._in_use += 1
             try:
                 return await work(connection)
             except psycopg.Error as error:
                 await self.suspect(connection, error)
                 raise
+            finally:
+                self._in_use -= 1
 
     async def suspect(self, connection: Connection, error: psycopg.Error) -> None:
         """When one connection is lost, or turns out to be to a standby, those of its age most likely are too.
@@ -214,6 +237,8 @@ class Database:
 
     def _why(self, error: psycopg.Error) -> Exception:
         if isinstance(error, PoolTimeout):  # the others have them all, or none could be made
+            if self._pool is not None and self._in_use and (self._in_use >= self._pool.max_size or not self._failure):
+                return Busy(f"All {self._pool.max_size} connections of this process to the database are busy.")
             return self._failure or Unavailable(_NONE_FREE, reason=str(error))
         return translated(error)
 
@@ -271,23 +296,3 @@ class Dedicated:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
-
-
-@contextmanager
-def _heeding_cancels() -> Generator[None]:
-    """A cancel that comes just when the pool has a connection is lost in it before Python 3.12: its asyncio.wait_for
-    then returns as if there had been none. Who is to stop would beat on for ever.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0  # who tidies up after a cancel is not cancelled again
-    try:
-        yield
-    finally:
-        if task and task.cancelling() > before:
-            raise asyncio.CancelledError
-
-
-async def _try_again(pool: AsyncConnectionPool[Connection]) -> None:
-    """The pool has given a connection up; it makes another one only when it is asked, and they have asked already."""
-    if pool.get_stats().get("requests_waiting"):
-        await pool.check()

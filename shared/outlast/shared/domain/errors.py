@@ -99,6 +99,10 @@ class Unavailable(OutlastError):
         return self._told
 
 
+class Busy(Unavailable):
+    """All connections of this process to the database are busy."""
+
+
 class SchemaMismatch(OutlastError):
     """The database's schema is not the one this release needs."""
 

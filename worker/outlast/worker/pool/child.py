@@ -112,7 +112,7 @@ async def _obey(channel: Channel, runtime: Runtime) -> bool:
         leases = leases_from_wire(message.get("leases", ()))
         match message["kind"]:
             case "start":
-                runtime.start(leases, message["claimed_at"])
+                runtime.start(leases, message["claimed_at"], message["told_at"])
             case "stop":
                 runtime.stop(leases[0], Stop(message["why"]))
             case _:  # exit

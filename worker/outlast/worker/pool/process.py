@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence, Set as AbstractSet
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
@@ -89,7 +90,8 @@ class Child:
         return bool(self._told & held)
 
     def start(self, leases: Sequence[Lease], claimed_at: float) -> None:
-        self._channel.send("start", leases=leases_to_wire(leases), claimed_at=claimed_at)
+        now = time.monotonic()
+        self._channel.send("start", leases=leases_to_wire(leases), claimed_at=claimed_at, told_at=now)
 
     def stop(self, lease: Lease, why: Stop) -> None:
         if why is not Stop.DRAIN:
