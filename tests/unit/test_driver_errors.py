@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from psycopg.errors import LockNotAvailable, QueryCanceled
+from psycopg.errors import IdleInTransactionSessionTimeout, LockNotAvailable, QueryCanceled, TransactionTimeout
 
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.driver_errors import NoAnswer, translated
@@ -15,6 +15,11 @@ from outlast.shared.driver_errors import NoAnswer, translated
     [
         (QueryCanceled("canceling statement due to statement timeout"), "did not finish a statement within"),
         (LockNotAvailable("canceling statement due to lock timeout"), "did not grant a lock within"),
+        (
+            TransactionTimeout("terminating connection due to transaction timeout"),
+            "did not finish a transaction within",
+        ),
+        (IdleInTransactionSessionTimeout("terminating connection due to idle"), "had been idle for too long"),
         (NoAnswer("no answer within 6 s"), "did not answer in time"),
         (psycopg.OperationalError("connection refused"), "The database cannot be reached"),
     ],

@@ -14,7 +14,7 @@ import structlog
 
 from outlast.shared.background import Background
 from outlast.shared.connections import Database
-from outlast.shared.domain.errors import Unavailable
+from outlast.shared.domain.errors import Stopping, Unavailable
 from outlast.shared.domain.runs import MultitaskStrategy
 from outlast.shared.store import submissions
 from outlast.shared.store.submissions import BATCH_SESSION, Entry
@@ -71,7 +71,7 @@ class GroupCommit:
         finally:
             await looping.cancel()
             await self._alone.cancel()
-            _fail(self._waiting, Unavailable())
+            _fail(self._waiting, Stopping())
             await self._connection.close()
 
     async def store(self, entry: Entry) -> UUID:
@@ -100,7 +100,7 @@ class GroupCommit:
                 await self._try_again_later([*batch, *rest], error)
                 return
             except asyncio.CancelledError:
-                _fail([*batch, *rest], Unavailable())
+                _fail([*batch, *rest], Stopping())
                 raise
             except Exception as error:  # noqa: BLE001 — each is told by its own statement what is wrong with it
                 cause = type(error.__cause__ or error).__name__
@@ -151,7 +151,7 @@ class GroupCommit:
                 async with self._may_go_alone:
                     await self._store_alone(waiting)
         except asyncio.CancelledError:
-            _fail(entries, Unavailable())
+            _fail(entries, Stopping())
             raise
 
     async def _store_alone(self, waiting: _Waiting) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outlast.shared.domain.errors import Unavailable
+from outlast.shared.domain.errors import Stopping
 
 from .errors import answer
 
@@ -30,4 +30,4 @@ class Interruptions:
         except asyncio.CancelledError:
             if scope["type"] != "http" or answered:
                 raise
-            await answer(Unavailable("The server is being stopped; ask again."))(scope, receive, send)
+            await answer(Stopping())(scope, receive, send)

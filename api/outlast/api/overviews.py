@@ -50,6 +50,6 @@ class Overviews:
                     patience_seconds=_PATIENCE_SECONDS / 2,  # a restarted database has left dead connections behind
                 )
         except TimeoutError:
-            return Unavailable()
+            return Unavailable("The database did not answer in time.")
         except OutlastError as error:
             return error

@@ -28,6 +28,9 @@ _LASTING = (psycopg.errors.ProgramLimitExceeded,)  # of the data: no retry makes
 READ_ONLY = "25006"
 NOT_PREPARED = "26000"
 _SENTENCES = {
+    "25P03": "The database ended a transaction that had been idle for too long.",
+    "25P04": "The database did not finish a transaction within its time limit.",
+    NOT_PREPARED: "The database did not know a prepared statement.",
     READ_ONLY: "The database is read-only.",
     "40001": "The database could not order concurrent changes.",
     "40P01": "The database could not order concurrent changes.",

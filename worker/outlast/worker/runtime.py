@@ -149,8 +149,8 @@ class Runtime:
                     outcome = await attempt.run(token)
                 if span is not None:
                     span.set({"outlast.outcome": _what_became(outcome)})
-        except Unavailable:
-            reason = "the database is away; the run goes on when it is back"
+        except Unavailable as error:
+            reason = f"{error.message.rstrip('.')}; another attempt is made when it is over"
             log.warning("attempt.abandoned", run=response_id(run.run_id), attempt=run.attempt, reason=reason)
         except Exception:  # another attempt is made
             log.exception("attempt.abandoned", run=response_id(run.run_id), attempt=run.attempt)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from outlast.shared.domain.errors import Busy, OutlastError, Unavailable, Unfit
+from outlast.shared.domain.errors import Busy, OutlastError, Stopping, Unavailable, Unfit
 from outlast.shared.driver_errors import NOT_PREPARED, READ_ONLY, translated
 from outlast.shared.lakebase import Lakebase, lakebase_of
 from outlast.shared.settings import Settings
@@ -143,7 +143,7 @@ class Database:
                 with heeding_cancels():
                     return await self._run_once(work)
             except PoolClosed as error:
-                raise Unavailable from error
+                raise Stopping from error
             except psycopg.Error as error:
                 ours = self._why(error)
                 if isinstance(ours, Busy) and self._when_busy is not None and self._pool is not None:

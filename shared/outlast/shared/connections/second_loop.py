@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from outlast.shared.domain.errors import Unavailable
+from outlast.shared.domain.errors import Stopping
 
 if TYPE_CHECKING:
     from .database import Database
@@ -33,19 +33,19 @@ class SecondLoop:
         self._ending: asyncio.Event | None = None
 
     def call(self, work: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
-        """Do the work on the second loop and wait for it. Raises Unavailable once the first loop's pool is closed."""
+        """Do the work on the second loop and wait for it. Raises Stopping once the first loop's pool is closed."""
         loop, database = self._start().result()
         try:
             done = asyncio.run_coroutine_threadsafe(work(database), loop)
         except RuntimeError as error:  # the loop is closed
-            raise Unavailable from error
+            raise Stopping from error
         return done.result()
 
     async def close(self) -> None:
-        """End the thread; a caller that still waits for its work gets Unavailable. Waits for a moment only."""
+        """End the thread; a caller that still waits for its work gets Stopping. Waits for a moment only."""
         with self._guard:
             started, self._started = self._started, Future()
-            self._started.set_exception(Unavailable())
+            self._started.set_exception(Stopping())
         if started is None or started.exception() is not None:
             return
         loop, _ = started.result()

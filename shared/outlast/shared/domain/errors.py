@@ -99,6 +99,10 @@ class Unavailable(OutlastError):
         return self._told
 
 
+class Stopping(Unavailable):
+    """The server is being stopped; ask again."""
+
+
 class Busy(Unavailable):
     """All connections of this process to the database are busy."""
 

@@ -193,7 +193,7 @@ class FencedSaver(AsyncPostgresSaver):
         while not (await asyncio.wait([working], timeout=_LOOK_SECONDS))[0]:
             if not await turns(self.loop, _TURN_SECONDS):
                 working.cancel()
-                raise Unavailable
+                raise Unavailable("The database did not answer in time, and the event loop waited for it.")
         return working.result()
 
     def _dump_blobs(self, thread_id: str, checkpoint_ns: str, values: dict[str, Any], versions: ChannelVersions) -> Any:
