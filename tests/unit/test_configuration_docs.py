@@ -76,6 +76,7 @@ def test_a_setting_is_read_from_its_key_in_the_file(
     values["token_key"] = f'"{"k" * 32}"'
     values |= {
         "strict_models": "true",
+        "strict_parameters": "true",
         "otel": "true",
         "mlflow": "true",
         "log_format": '"json"',
@@ -87,6 +88,7 @@ def test_a_setting_is_read_from_its_key_in_the_file(
     values |= dict.fromkeys((*unset, "expire_queued_after_seconds", "task_timeout_seconds"), "7")
     values |= {
         "graph_context": '{ mine = { tone = "warm" } }',
+        "graph_tools": '{ mine = ["mcp"] }',
         "max_running_per_agent": "{ mine = 7 }",
         "recursion_limit": "7",
         "max_retries": "7",

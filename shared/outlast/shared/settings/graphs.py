@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from outlast.shared.by_agent import ByAgent
+from outlast.shared.domain.graph_requests import Taken
 
 _ALL = "*"
 
@@ -30,6 +31,8 @@ class GraphOptions:
     """The same for all agents: for those whose context has such fields."""
     recursion_limit: int | None = None
     """Steps of one run; None: the graph's own limit, or LangGraph's."""
+    taken: Taken = field(default_factory=Taken)
+    """What requests may ask of it beyond functions."""
 
 
 def _parsed(value: Any) -> Any:
@@ -39,6 +42,16 @@ def _parsed(value: Any) -> Any:
         return json.loads(value)
     except ValueError:
         raise ValueError('write JSON, as in {"agent": {"field": "value"}}') from None
+
+
+def _parsed_tools(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    tools: dict[str, list[str]] = {}
+    for entry in filter(None, map(str.strip, value.split(","))):
+        agent, _, tool = entry.rpartition("=")
+        tools.setdefault(agent.strip() or _ALL, []).append(tool.strip())
+    return tools
 
 
 class GraphSettings(BaseModel):
@@ -54,6 +67,17 @@ class GraphSettings(BaseModel):
     """Values of the graphs' contexts, where a request gives none."""
     recursion_limit: ByAgent[Annotated[int, Field(gt=0)]] = Field(default_factory=dict[str, int])
     """Steps of a graph in one run."""
+    graph_tools: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_parsed_tools)] = Field(
+        default_factory=dict[str, tuple[str, ...]]
+    )
+    """Types of tools that a graph's models are given as they are: their provider runs them."""
+    strict_parameters: bool = False
+    """Parameters that reach no model of a graph are refused."""
+
+    def taken(self, agent: str) -> Taken:
+        """Return what requests may ask of an agent's graph beyond functions."""
+        tools = {*self.graph_tools.get(_ALL, ()), *self.graph_tools.get(agent, ())}
+        return Taken(frozenset(tools), self.strict_parameters)
 
     def graph_options(self, agent: str) -> GraphOptions:
         """Return what is set for the graph of this agent."""
@@ -64,4 +88,5 @@ class GraphSettings(BaseModel):
             context=self.graph_context.get(agent, {}),
             shared_context=self.graph_context.get(_ALL, {}),
             recursion_limit=self.recursion_limit.get(agent, self.recursion_limit.get(_ALL)),
+            taken=self.taken(agent),
         )

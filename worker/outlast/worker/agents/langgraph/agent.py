@@ -12,8 +12,9 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
 
-from outlast.agent import Close, State, Text, find_idempotency_key
+from outlast.agent import AgentError, Close, State, Text, find_idempotency_key
 from outlast.shared.connections import Database
+from outlast.shared.domain.graph_requests import problem_with
 from outlast.shared.domain.runs import AgentKind, Lease, Run
 from outlast.shared.output.items import Item, Path
 from outlast.shared.settings import GraphOptions
@@ -39,6 +40,7 @@ stateless.apply()
 # LangChain warns of every error of a callback. That a run was lost is said once, by its attempt.
 logging.getLogger("langchain_core.callbacks.manager").addFilter(lambda said: "LeaseLost" not in said.getMessage())
 
+_CALLS = {"mcp_call", "function_call"}
 # What is written of a task besides its results. The error of an earlier attempt stays beside what a later one returned.
 _NO_RESULTS = {"__error__", "__error_source_node__", "__interrupt__", "__resume__"}
 
@@ -62,6 +64,8 @@ class LangGraphAgent:
         return await surviving(items, _looking(saver, run, latest)) if _is_of(latest, run) else ()
 
     async def execute(self, stage: Stage) -> None:
+        if (problem := problem_with(stage.request.body, self._serving.taken)) is not None:
+            raise AgentError(problem.message, code=str(problem.code))
         performance = Performance(self._serving, stage)
         try:
             await performance.run()
@@ -86,7 +90,8 @@ class Performance:
         self._transcript = self._callbacks.transcript
         self._messages: list[BaseMessage] = []
         """What the state held at the end of the last step."""
-        self._asked = Asked(stage.request, self._callbacks.inside_tool)
+        made = sum(item.type in _CALLS for item in stage.surviving)
+        self._asked = Asked(stage.request, self._callbacks.inside_tool, strict=serving.taken.strict, calls_made=made)
 
     async def run(self) -> None:
         run = self._stage.run
@@ -238,7 +243,7 @@ class Performance:
         return self._asked.is_artificial(tool)
 
     def called(self, by_client: bool) -> None:
-        self._asked.called()
+        self._asked.called(by_client)
         if by_client:
             self._called_client = True
             self._control.request_drain("client_call")  # the step is kept; the next one would look for the tool here

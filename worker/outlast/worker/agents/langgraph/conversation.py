@@ -8,6 +8,8 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
+from outlast.shared.domain.graph_requests import are_parts
+
 NOT_ANSWERED = "This call was not carried out. Call the tool again if its result is still needed."
 OUTPUT = "-output"  # a call and its result are one item, and two messages
 
@@ -79,10 +81,7 @@ def _output(output: Any) -> Any:
     """What a tool has returned: text, parts of content, or any JSON as text."""
     if output is None or isinstance(output, str):
         return output or ""
-    several = cast("list[Any]", output) if isinstance(output, list) else []
-    if several and all(isinstance(part, dict) and "type" in part for part in several):
-        return _content(several)
-    return json.dumps(output)
+    return _content(output) if are_parts(output) else json.dumps(output)
 
 
 def _content(content: str | Sequence[Mapping[str, Any]]) -> Any:
@@ -96,20 +95,28 @@ def _content(content: str | Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _part(part: Mapping[str, Any]) -> dict[str, Any]:
-    """In the form of chat completions, which LangChain's models of every provider read."""
+    """In the form of chat completions, which LangChain's models of every provider read.
+
+    `problem_with` refuses a request whose parts lack something; earlier requests of a thread are only looked at.
+    """
     match part.get("type"):
         case "input_image":
-            url = {"url": part.get("image_url") or ""}
+            url = {"url": part.get("image_url")}
             return {"type": "image_url", "image_url": url | ({"detail": part["detail"]} if part.get("detail") else {})}
         case "input_file" if part.get("file_url"):
             return {"type": "file", "url": part["file_url"]}
         case "input_file":
-            named = {name: part[name] for name in ("filename", "file_data", "file_id") if part.get(name)}
+            named = {name: part[name] for name in ("filename", "file_data") if part.get(name)}
             return {"type": "file", "file": named}
         case "input_audio":
             return {"type": "input_audio", "input_audio": part.get("input_audio")}
         case _:
             return {"type": "text", "text": part.get("text") or part.get("refusal") or ""}
+
+
+def is_file_url(part: object) -> bool:
+    """Tell whether a part of a message is a file that is to be fetched."""
+    return isinstance(part, dict) and "url" in part and cast("dict[str, Any]", part).get("type") == "file"
 
 
 def _error_text(error: Any) -> str:

@@ -10,6 +10,8 @@ from langchain_core.language_models import BaseChatModel
 from outlast.agent import Annotation, Reasoning, Text
 from outlast.worker.form import JSON_OBJECT
 
+from . import makes
+
 _OWN = {"response_format", "output_config", "output_format", "format", "response_schema",
         "response_json_schema", "response_mime_type"}  # fmt: skip
 """Options with which a graph gives its model a form of its own."""
@@ -27,7 +29,7 @@ def has_own(options: Mapping[str, Any]) -> bool:
 
 def options_for(model: BaseChatModel, form: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any] | None:
     """What to add to a call's options, so that its answer has the form; None when this model cannot be told."""
-    if any(kind.__name__ == "BaseChatOpenAI" for kind in type(model).__mro__):
+    if makes.is_openai(model):
         return _for_openai(model, form, given)
     found = _by_its_own_means(model, form)
     return None if given.get("tools") and found and _BESIDE_TOOLS.isdisjoint(found) else found
@@ -41,7 +43,7 @@ def _for_openai(model: Any, form: Mapping[str, Any], given: Mapping[str, Any]) -
             name: form[name] for name in ("name", "description", "schema", "strict") if form.get(name) is not None
         }
         asked = {"type": form["type"], form["type"]: described}
-    if model._use_responses_api({**model.model_kwargs, **given}):
+    if makes.speaks_responses(model, given):
         return {"response_format": asked}
     # As an option of its own it has langchain-openai parse the answer, which insists on strict tools and whole answers.
     extra: Mapping[str, Any] = {**(model.extra_body or {}), **(given.get("extra_body") or {})}

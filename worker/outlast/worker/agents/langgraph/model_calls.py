@@ -31,7 +31,9 @@ def _amended(
     wishes = asked.current()
     if wishes is None or not wishes.concerns(model, options, callbacks, tags or ()):
         return prompts, options
-    return [wishes.messages(prompt) for prompt in prompts], wishes.options(model, options)
+    amended = wishes.options(model, options)
+    wishes.check_content(model, prompts, amended)
+    return [wishes.messages(prompt) for prompt in prompts], amended
 
 
 def _on_trial(model: BaseChatModel) -> bool:
@@ -40,20 +42,27 @@ def _on_trial(model: BaseChatModel) -> bool:
 
 @contextmanager
 def _explained() -> Generator[None]:
-    """An endpoint's refusal of the form that the request asks for, in words for the client."""
+    """An endpoint's refusal of what the request asks for, in words for the client."""
     try:
         yield
     except Exception as error:
         wishes, said = asked.current(), str(error)
-        refused = getattr(error, "status_code", None) in _REFUSALS and any(word in said for word in _WORDS)
-        if wishes is None or not wishes.has_form or not refused:
+        if wishes is None or getattr(error, "status_code", None) not in _REFUSALS:
             raise
-        log.warning("agent.form_refused", error=said)
-        raise AgentError(
-            "The model's endpoint refuses the form that 'text.format' asks for. Ask for another form, or give the "
-            "agent a model that can keep to it.",
-            code="response_format_not_supported",
-        ) from error
+        if wishes.has_form and any(word in said for word in _WORDS):
+            log.warning("agent.form_refused", error=said)
+            raise AgentError(
+                "The model's endpoint refuses the form that 'text.format' asks for. Ask for another form, or give the "
+                "agent a model that can keep to it.",
+                code="response_format_not_supported",
+            ) from error
+        if (name := wishes.parameter_in(said)) is not None:
+            log.warning("agent.parameter_refused", parameter=name, error=said)
+            raise AgentError(
+                f"The model's endpoint refuses '{name}'. Leave it out or change it, or give the agent another model.",
+                code="unsupported_parameter",
+            ) from error
+        raise
 
 
 def wrap() -> None:

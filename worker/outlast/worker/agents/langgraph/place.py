@@ -54,7 +54,10 @@ class Place:
         snapshot = await graph.aget_state(config)
         found = await saver.aget_tuple(config) if base else latest
         state = shape.remembered(snapshot.values, found)
-        return cls(config, state, await _new_messages(stage, snapshot.metadata, state))
+        new = await _new_messages(stage, snapshot.metadata, state)
+        if not new and not state and not stage.request.input:
+            raise AgentError("'input' is empty, and so is the conversation: there is nothing to go on with.")
+        return cls(config, state, new)
 
 
 async def _base(stage: Stage, latest: CheckpointTuple | None) -> str | None:
