@@ -23,6 +23,7 @@ from outlast.shared.store import runs, submissions, threads
 from outlast.shared.wire import response_line, to_json
 
 from .admission import through
+from .graph_checks import check_for_graph
 from .references import resolved
 from .schemas import CreateResponse
 from .services import Services
@@ -150,14 +151,14 @@ async def _submission(services: Services, asked: Asked) -> Submission:
     request, principal = asked.request, asked.principal
     previous = _previous(request)
     thread = request.thread
+    agent = _agent(request.model, services.settings)
+    await check_for_graph(services.database, asked.body, agent, services.settings.taken(agent))
     if previous is not None:
         theirs = await services.database.run(lambda c: runs.thread_of(c, previous, principal))
         if theirs is None:
             raise PreviousNotFound(request.previous_response_id)
         thread = thread or theirs
-    run_id, thread_id, agent, settings = (
-        new_uuid(), new_uuid(), _agent(request.model, services.settings), services.settings
-    )  # fmt: skip
+    run_id, thread_id, settings = new_uuid(), new_uuid(), services.settings
     body = await _resolved(services, asked, previous)
     return Submission(
         run_id=run_id,
