@@ -1,9 +1,14 @@
-"""A client's connection, with an end to its requests' heads and to its silence: uvicorn waits and reads without one."""
+"""A client's connection, with an end to its requests' heads, its silence and its slowness: uvicorn knows none.
+
+It speaks HTTP/1.1 and WebSocket. A request to go on with another protocol is answered as if it had not asked.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from outlast.shared.wire import to_json
@@ -11,7 +16,9 @@ from outlast.shared.wire import to_json
 from .errors import error_body
 
 MAX_HEAD_BYTES = 65_536
+MAX_DISCARDED_BYTES = 64 * 2**20  # of a body that comes after its answer
 PATIENCE_SECONDS = 60.0  # with a client that owes bytes of its request
+DEADLINE_SECONDS = 300.0  # for all bytes of a request: 16 MB at 0.5 Mbit/s
 
 
 class HeadTooLarge(Exception):
@@ -25,6 +32,11 @@ class BoundedHttp(HttpToolsProtocol):
     _unread = 0
     """Bytes since the parser last had something to say: it gathers what has no end by itself."""
     _receiving = False
+    _began: float | None = None
+    """When the first byte came of what is not complete yet."""
+    _discarded = 0
+    _fed = b""
+    _to_feed = b""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] — as uvicorn has it
@@ -38,7 +50,13 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._stop_waiting()
         self._unread += len(data)
-        super().data_received(data)
+        if self._began is None:
+            self._began = self.loop.time()
+        self._to_feed = data
+        while self._to_feed:
+            self._fed, self._to_feed = self._to_feed, b""
+            super().data_received(self._fed)
+        self._fed = b""
         if self.transport.is_closing():
             return
         if self._unread > MAX_HEAD_BYTES + len(data):
@@ -47,7 +65,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._wait()
 
     def on_message_begin(self) -> None:
-        self._head, self._receiving = 0, True
+        self._head, self._receiving, self._discarded, self._began = 0, True, 0, self.loop.time()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -58,13 +76,42 @@ class BoundedHttp(HttpToolsProtocol):
         self._count(len(name) + len(value))
         super().on_header(name, value)
 
+    def on_headers_complete(self) -> None:
+        if not self._asks_for_another_protocol():
+            super().on_headers_complete()
+
     def on_body(self, body: bytes) -> None:
         self._unread = 0
         super().on_body(body)
+        if self.cycle.response_complete:
+            self._discarded += len(body)
+            if self._discarded > MAX_DISCARDED_BYTES:
+                self.transport.close()
 
     def on_message_complete(self) -> None:
-        self._unread, self._receiving = 0, False
+        if self._asks_for_another_protocol():
+            return
+        self._unread, self._receiving, self._began = 0, False, None
         super().on_message_complete()
+
+    def _asks_for_another_protocol(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT" and not self._should_upgrade()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Parse the request again without its Upgrade, which the parser takes for the end of it.
+
+        Uvicorn calls this while it handles what the parser raised, whose argument says where it stopped.
+        """
+        stopped = sys.exception()
+        if not isinstance(stopped, httptools.HttpParserUpgrade) or not self._asks_for_another_protocol():
+            return
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
+        for name, value in self.headers:
+            if name != b"upgrade":
+                head += [name, b": ", value, b"\r\n"]
+        self._to_feed = b"".join([*head, b"\r\n", self._fed[stopped.args[0] :]])
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn makes it
 
     def send_400_response(self, msg: str) -> None:
         if self._head > MAX_HEAD_BYTES:
@@ -97,7 +144,8 @@ class BoundedHttp(HttpToolsProtocol):
         return self.cycle is not None  # type: ignore[redundant-expr] — before the first request there is none
 
     def _wait(self) -> None:
-        self._timer = self.loop.call_later(PATIENCE_SECONDS, self._overdue)
+        left = PATIENCE_SECONDS if self._began is None else self._began + DEADLINE_SECONDS - self.loop.time()
+        self._timer = self.loop.call_later(max(min(left, PATIENCE_SECONDS), 0), self._overdue)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -108,9 +156,18 @@ class BoundedHttp(HttpToolsProtocol):
         if self.transport.is_closing() or self._answering():
             return
         if self.flow.read_paused:  # it is not the client who keeps us waiting
-            self._wait()
-        elif self._receiving:
-            message = f"The rest of the request did not come within {PATIENCE_SECONDS:.0f} seconds."
-            self._refuse("408 Request Timeout", message, "request_timeout")
+            self._timer = self.loop.call_later(PATIENCE_SECONDS, self._overdue)
+        elif self._receiving and not self._answered():
+            late = self._began is not None and self.loop.time() >= self._began + DEADLINE_SECONDS
+            which, seconds = (
+                ("The request", DEADLINE_SECONDS) if late else ("The rest of the request", PATIENCE_SECONDS)
+            )
+            self._refuse(
+                "408 Request Timeout", f"{which} did not come within {seconds:.0f} seconds.", "request_timeout"
+            )
         else:
             self.transport.close()
+
+    def _answered(self) -> bool:
+        """Whether the request whose body is coming has its answer already."""
+        return self._begun() and self.cycle.scope is self.scope and self.cycle.response_complete
