@@ -29,7 +29,7 @@ from tests.support.service import Service, serving
 from tests.support.waiting import until
 
 PAGE = {f"/page/{file.name}" for file in files("outlast.api").joinpath("page").iterdir()} - {"/page/index.html"}
-OPEN = {"/health", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/", *PAGE}
+OPEN = {"/health", "/ready", "/metrics", "/docs", "/openapi.json", "/", *PAGE}
 
 
 async def echo(request: Request, _context: Context):

@@ -16,7 +16,7 @@ from openai.types.responses.response_input_item_param import ResponseInputItemPa
 
 from outlast.agent import Context, Request, State
 from outlast.api import errors
-from outlast.api.request_ids import RequestIds
+from outlast.api.answer_headers import AnswerHeaders
 from outlast.api.schemas import ITEM_TYPES, OTHER_ITEM_TYPES
 from outlast.shared.connections import Database
 from outlast.shared.domain.ids import response_id
@@ -330,7 +330,7 @@ def as_thread(name: str) -> dict[str, Any]:
 async def test_a_failure_of_our_own_says_nothing_but_its_id() -> None:
     app = FastAPI()
     errors.install(app)
-    app.add_middleware(RequestIds)
+    app.add_middleware(AnswerHeaders)
 
     @app.get("/broken")
     async def broken() -> None:

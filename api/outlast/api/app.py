@@ -22,6 +22,7 @@ from outlast.shared.user_tokens import UserTokens
 
 from . import errors, host_names
 from .admission import Admission
+from .answer_headers import AnswerHeaders
 from .authentication import identify, only_admins
 from .examinations import Examinations
 from .group_commit import GroupCommit
@@ -31,7 +32,6 @@ from .keyring import Keyring
 from .metrics.instruments import Metrics
 from .metrics.replica import ReplicaState
 from .overviews import Overviews
-from .request_ids import RequestIds
 from .routes import admin, health, lists, metrics, models, page, responses
 from .schemas import CreateResponse
 from .services import Services
@@ -50,7 +50,12 @@ def create_app(settings: Settings, *, on_loopback: bool = True) -> FastAPI:
     if not settings.agents:
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
     app = FastAPI(
-        title="Outlast", version=version("outlast"), lifespan=_serving(settings), redoc_url=None, redirect_slashes=False
+        title="Outlast",
+        version=version("outlast"),
+        lifespan=_serving(settings),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     # The routes that take most requests come first, and plain: what FastAPI does for others costs as much as the rest.
     # They ask for the key themselves.
@@ -68,7 +73,7 @@ def create_app(settings: Settings, *, on_loopback: bool = True) -> FastAPI:
     if host_names.are_checked(settings, on_loopback=on_loopback):
         app.add_middleware(HostNames, allowed=settings.allowed_hosts)
     app.add_middleware(Interruptions)
-    app.add_middleware(RequestIds)
+    app.add_middleware(AnswerHeaders)
     errors.install(app)
     _describe(app, with_keys=settings.auth == "api_keys")
     return app

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from outlast.shared.wire import to_json
 
+from .answer_headers import FOR_BROWSERS
 from .errors import error_body
 
 MAX_HEAD_BYTES = 65_536
@@ -133,7 +134,8 @@ class BoundedHttp(HttpToolsProtocol):
         if not self._begun() or self.cycle.response_complete or not self.cycle.response_started:
             body = to_json(error_body(message, type="invalid_request_error", code=code)).encode()
             head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+            limits = [b"%b: %b\r\n" % header for header in FOR_BROWSERS]
+            self.transport.write(b"".join([head.encode(), *limits, b"connection: close\r\n\r\n", body]))
         self.transport.close()
 
     def _answering(self) -> bool:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from outlast.shared.domain import errors
 from outlast.shared.wire import to_json
 
-from . import request_ids
+from . import answer_headers
 
 log = structlog.get_logger()
 
@@ -118,4 +118,6 @@ async def _validation(_request: Request, error: Exception) -> Response:
 async def _unexpected(request: Request, _error: Exception) -> Response:
     # The traceback is logged by the server; the client learns nothing of it.
     body = error_body("The server had an error while processing the request.", type="server_error")
-    return Json(body, 500, {request_ids.HEADER: request.state.request_id})
+    failure = Json(body, 500)
+    failure.raw_headers = answer_headers.completed(failure.raw_headers, request.state.request_id)
+    return failure

@@ -1,4 +1,4 @@
-"""The page at ``/``: static files that need no key. What they show comes from the public API, with the reader's own."""
+"""Pages that need no key. What the one at ``/`` shows comes from the public API, with the reader's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from importlib.resources.abc import Traversable
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
+
+from outlast.api import reference
 
 from .responses import matches
 
@@ -24,13 +26,9 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-_HEADERS = {
+_HEADERS = {  # the others are those of every answer
     "cache-control": "no-cache",  # asked for again each time, by its tag: after an upgrade all files are of one release
     "content-security-policy": _POLICY,
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
 }
 
 
@@ -39,6 +37,13 @@ def install(app: FastAPI) -> None:
     for file in files("outlast.api").joinpath("page").iterdir():
         path = "/" if file.name == "index.html" else f"/page/{file.name}"
         app.add_route(path, _serving(file), methods=["GET"], include_in_schema=False)
+
+    app.add_route("/docs", _reference, methods=["GET"], include_in_schema=False)
+
+
+async def _reference(request: Request) -> Response:
+    app: FastAPI = request.app
+    return Response(reference.page(app.openapi()), headers=_HEADERS, media_type=_TYPES["html"])
 
 
 def _serving(file: Traversable) -> Callable[[Request], Awaitable[Response]]:
