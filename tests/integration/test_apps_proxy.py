@@ -97,6 +97,12 @@ async def test_admins_are_those_of_the_setting_by_email_or_id(settings: Settings
             code="insufficient_scope",
         )
         assert ALICE in told and "OUTLAST_ADMINS" in told
+        for headers in (
+            as_user("root@example.com"),
+            as_user("Root@Example.com", email="x@y"),
+            as_user(ALICE, email=BOB),
+        ):
+            refused(await http.get("/admin/queue", headers=headers), 403, code="insufficient_scope")
         acting = {"x-outlast-principal": "carol"}
         refused(await http.get("/models", headers=as_user(ALICE) | acting), 403, code="insufficient_scope")
         answer = await http.post("/responses", json={"input": "hi"}, headers=as_user(BOB) | acting)

@@ -40,9 +40,21 @@ def caller(request: Request, admins: Iterable[str]) -> Identity:
     if user is None:
         raise Unauthenticated(_MISSING, code=CODE)
     other_sites.refuse(request)
-    named = {name.lower() for name in (user, email) if name}
-    is_admin = any(admin.lower() in named for admin in admins)
+    is_admin = any(_names(admin, user, email) for admin in admins)
     return Identity(user, frozenset({Scope.ADMIN} if is_admin else ()))
+
+
+def _names(admin: str, user: str, email: str | None) -> bool:
+    """An id is compared with ids and an email with emails: an id that looks like an admin's email is no admin."""
+    if _is_email(admin):
+        return email is not None and admin.lower() == email.lower()
+    return admin == user
+
+
+def _is_email(name: str) -> bool:
+    """What follows an @ is a domain there. In a user's id it is the number of a workspace, which is no domain."""
+    _, at, domain = name.rpartition("@")
+    return bool(at) and not domain.isdecimal()
 
 
 def user_token(headers: Headers) -> Secret | None:
