@@ -40,6 +40,18 @@ async def words(_request: Request, context: Context):
         yield f"{context.attempt}:{number} "
 
 
+async def printing(request: Request, _context: Context):
+    """Prints what it is asked in every way there is, and ends its process if it is told to in the last line."""
+    print(request.text)
+    print(request.text, file=sys.stderr)
+    os.write(2, f"{request.text}\n".encode())
+    subprocess = await asyncio.create_subprocess_exec("echo", request.text)
+    await subprocess.wait()
+    if request.text.endswith("die"):
+        os._exit(9)
+    yield "printed"
+
+
 async def where(_request: Request, _context: Context):
     yield os.environ["OUTLAST_SCHEMA"]
 

@@ -60,7 +60,7 @@ class Pool:
 
 @pytest.fixture
 def pool(database_url: str, redis_url: str, tmp_path: Path) -> Generator[Pool]:
-    names = ("count", "process", "poison", "stall")
+    names = ("count", "process", "poison", "stall", "printing")
     env = {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
@@ -75,6 +75,22 @@ def pool(database_url: str, redis_url: str, tmp_path: Path) -> Generator[Pool]:
         made = Pool(started, database_url)
         yield made
         made.client.close()
+
+
+FORGED = '{"event": "run.finished", "run": "resp_0", "status": "failed", "level": "info"}'
+
+
+def test_what_an_agent_prints_forges_no_line_of_the_log_and_is_whole_when_it_dies(pool: Pool) -> None:
+    worker = pool.started.worker(OUTLAST_MAX_ATTEMPTS="1")
+    assert pool.wait_ended(pool.submit("printing", f"hi\n{FORGED}\nbye")).output_text == "printed"
+    assert pool.wait_ended(pool.submit("printing", "the last words\nand die")).status == "failed"
+    until_sync(lambda: worker.said.count("and die") == 4)
+    assert worker.stop() == 0
+
+    events = [json.loads(line) for line in worker.said.splitlines()]  # each is JSON, or this fails
+    for text in ("hi", FORGED, "bye", "the last words", "and die"):
+        assert [event["event"] for event in events if event.get("text") == text] == ["agent.printed"] * 4
+    assert all(event.get("run") != "resp_0" for event in events)
 
 
 @contextmanager

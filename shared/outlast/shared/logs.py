@@ -40,9 +40,13 @@ def concealing(secret: Secret | None) -> Generator[None]:
         _concealed.remove(secret.reveal())
 
 
-def configure(settings: Settings, *, part: str) -> None:
-    """Send structlog and the standard library's loggers to stderr in one form. ``part``: api, worker, dev, serve."""
-    console = settings.log_format == "console" or (settings.log_format is None and sys.stderr.isatty())
+def configure(settings: Settings, *, part: str, stream: TextIO | None = None) -> None:
+    """Send structlog and the standard library's loggers to one stream in one form. ``part``: api, worker, dev, serve.
+
+    The stream is the standard error, unless another is given.
+    """
+    out = stream or sys.stderr
+    console = settings.log_format == "console" or (settings.log_format is None and out.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -50,13 +54,7 @@ def configure(settings: Settings, *, part: str) -> None:
         _name_part(part),
     ]
     rendering: list[Any] = (
-        [
-            _make_plain,
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                exception_formatter=_write_traceback,  # the default one shows variables, and so secrets
-            ),
-        ]
+        [_for_people(colors=out.isatty())]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -67,7 +65,7 @@ def configure(settings: Settings, *, part: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -90,10 +88,24 @@ def _name_part(part: str) -> Any:
     return add
 
 
-def _make_plain(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
-    """Of text in an event nothing is obeyed by a terminal, and nothing looks like a line of its own.
+def _for_people(*, colors: bool) -> Any:
+    # Its own way to show tracebacks shows variables, and so secrets.
+    renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_write_traceback)
 
-    JSON escapes all that; and here the renderer quotes fields that have spaces, so that they form no other field.
+    def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        match plain := _made_plain(event):
+            case {"event": "agent.printed", "pid": pid, "text": str(text)}:
+                return f"{plain['timestamp']} [agent {pid}] {on_a_line(text)}"
+            case _:
+                return renderer(logger, method, plain)
+
+    return render
+
+
+def _made_plain(event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Return an event of whose text a terminal obeys nothing, and nothing looks like an event of its own.
+
+    The renderer quotes fields that have spaces, so that they form no other field.
     """
     plain = {on_a_line(key): visible(value) if isinstance(value, str) else value for key, value in event.items()}
     for free in ("event", "stack", "exception"):

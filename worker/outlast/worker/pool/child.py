@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from outlast.worker.lease_clock import LeaseClock
 from outlast.worker.pulse import Pulse
 from outlast.worker.runtime import Runtime, open_runtime
 
+from . import output
 from .channel import Channel, leases_from_wire, leases_to_wire
 
 log = structlog.get_logger()
@@ -52,6 +54,8 @@ class Shared(NamedTuple):
     """The child's end of it."""
     stacks: socket.socket
     """Where the child writes what its threads are doing, when it gets `DUMP_SIGNAL`."""
+    output: Connection
+    """The child's end of the pipe that becomes its standard output and error."""
 
 
 def main(shared: Shared, settings: Settings) -> None:
@@ -61,7 +65,7 @@ def main(shared: Shared, settings: Settings) -> None:
         # A handler, not SIG_IGN, which the agents' own subprocesses would inherit. The parent decides when this ends.
         signal.signal(number, _ignore)
     faulthandler.register(DUMP_SIGNAL, file=shared.stacks, all_threads=True)  # also while a thread holds the GIL
-    logs.configure(settings, part="worker")
+    logs.configure(settings, part="worker", stream=output.divert(shared.output))
     tracing.configure(settings, part="worker")
     with asyncio.Runner(loop_factory=loops.chosen(settings)) as runner:
         runner.run(_serve(shared, settings))

@@ -53,6 +53,7 @@ class Life:
             code = await self.child.wait()
             self._bury(code)
             self.child.close()
+            await self.child.last_words()
 
     def stop(self) -> None:
         """Ask it to end; what it still has is not its any more."""

@@ -25,7 +25,7 @@ from outlast.worker.executing import MEMORY_BYTES, Marks
 from outlast.worker.lease_clock import LeaseClock
 from outlast.worker.pulse import Pulse
 
-from . import child
+from . import child, output
 from .channel import Channel, leases_from_wire, leases_to_wire
 from .child import Shared
 
@@ -34,6 +34,7 @@ _starting = threading.Lock()
 
 _STACKS_BYTES = 64 * 1024
 _STACKS_SECONDS = 0.3
+_LAST_WORDS_SECONDS = 1.0
 
 
 class Child:
@@ -45,6 +46,7 @@ class Child:
         self._process = process
         self._channel = channel
         self._stacks = shared.stacks
+        self._output = output.log_lines(shared.output, self.pid)
         self._slots = slots
         self._clock = LeaseClock(shared.clock)
         self._told: set[Lease] = set()
@@ -63,18 +65,17 @@ class Child:
     async def start_process(cls, settings: Settings, *, isolated: bool) -> Child:
         memory = _context.RawArray("B", MEMORY_BYTES), _context.RawValue("d"), _context.RawValue("d")
         (ours, theirs), (our_stacks, their_stacks) = socket.socketpair(), socket.socketpair()
+        our_output, their_output = _context.Pipe(duplex=False)
         our_stacks.setblocking(False)
-        with theirs, their_stacks:
+        with theirs, their_stacks, their_output:
             try:
-                process = await asyncio.to_thread(_start, Shared(*memory, theirs, their_stacks), settings)
+                process = await asyncio.to_thread(_start, Shared(*memory, theirs, their_stacks, their_output), settings)
             except BaseException:
-                ours.close()
-                our_stacks.close()
+                for end in (ours, our_stacks, our_output):
+                    end.close()
                 raise
-        channel = await Channel.over(ours)
-        return cls(
-            process, Shared(*memory, ours, our_stacks), channel, 1 if isolated else settings.concurrency, isolated
-        )
+        channel, shared = await Channel.over(ours), Shared(*memory, ours, our_stacks, our_output)
+        return cls(process, shared, channel, 1 if isolated else settings.concurrency, isolated)
 
     @property
     def pid(self) -> int:
@@ -148,6 +149,10 @@ class Child:
         except TimeoutError:
             return None
         return self._exit_code
+
+    async def last_words(self) -> None:
+        """Until what it wrote is logged; not for long, for a subprocess may hold the pipe and live on."""
+        await asyncio.to_thread(self._output.join, _LAST_WORDS_SECONDS)
 
     def close(self) -> None:
         self._channel.close()
