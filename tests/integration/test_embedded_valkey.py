@@ -56,6 +56,18 @@ def test_data_is_kept_between_starts(tmp_path: Path) -> None:
     valkey.stop()
 
 
+def test_other_users_read_neither_its_log_nor_the_names_of_its_files(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path / "valkey")
+    valkey.folder.mkdir(mode=0o755)
+    valkey.log_file.touch(mode=0o644)  # as an earlier release has left it
+    with running(valkey):
+        assert valkey.folder.stat().st_mode & 0o066 == 0
+        assert [path.name for path in valkey.folder.iterdir() if path.stat().st_mode & 0o077] == []
+    valkey.log_file.unlink()
+    with running(valkey):
+        assert valkey.log_file.stat().st_mode & 0o777 == 0o600
+
+
 def test_it_is_a_broker_and_nothing_else(tmp_path: Path) -> None:
     valkey = Valkey(tmp_path / "valkey")
     with running(valkey) as client:

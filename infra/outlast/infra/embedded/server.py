@@ -116,10 +116,18 @@ class Server(ABC):
 
     def _take_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_private()
         is_alive = self._process is not None and self._process.poll() is None
         if is_alive or not _wait_until(self._starter.try_acquire, DYING_STARTER_SECONDS):
             raise AlreadyRunning(self.folder, self._starter.read_note())
         self._starter.write_note(str(os.getpid()))
+
+    def _make_private(self) -> None:
+        """Take rights of other users away. As another user root may start a server, which has to enter the folder."""
+        with suppress(OSError):  # a mount of Windows or macOS keeps no modes
+            self.folder.chmod(self.folder.stat().st_mode & (0o711 if os.geteuid() == 0 else 0o700))
+            if self.log_file.exists():
+                self.log_file.chmod(0o600)
 
     def _bring_up(self, timeout_seconds: float) -> None:
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
@@ -160,7 +168,7 @@ class Server(ABC):
 
     def _spawn(self, command: Sequence[str], cwd: Path) -> subprocess.Popen[bytes]:
         """Start a program that shares the server's lock and writes to the log."""
-        with self.log_file.open("ab") as output:
+        with open(self.log_file, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
             self._process = self._account.popen(command, cwd=cwd, output=output, keep_open=self._server.fd)
         return self._process
 
