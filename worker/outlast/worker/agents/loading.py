@@ -14,7 +14,7 @@ from outlast.agent import AgentError
 from outlast.shared.settings import GraphOptions, SettingsError
 from outlast.worker import loops
 
-from . import function, targets
+from . import function, places, targets
 from .adapter import Adapter
 
 Options = Callable[[str], GraphOptions]
@@ -46,6 +46,7 @@ async def adapted(name: str, found: object, stack: AsyncExitStack, options: Opti
     raise SettingsError(
         f"Agent {name} is {type(found).__name__}, not an agent: name a LangGraph graph, a function that makes one, "
         "or `async def agent(request, context)` that yields what outlast.agent describes"
+        f"{places.place_of_definition(found)}"
     )
 
 
@@ -79,7 +80,7 @@ async def _made(name: str, factory: Any, arguments: tuple[Any, ...], stack: Asyn
             made = await stack.enter_async_context(cast("AbstractAsyncContextManager[object]", made))
     except AgentError as error:  # its author's words
         raise SettingsError(f"Agent {name}: {error.message}") from None
-    except Exception as error:
-        raised = f"{type(error).__name__}: {error}{loops.advice(error)}"
+    except (Exception, SystemExit) as error:
+        raised = f"{type(error).__name__}: {error}{loops.advice(error)}{places.place_of(error)}"
         raise SettingsError(f"Agent {name}: making it raised {raised}") from error
     return made

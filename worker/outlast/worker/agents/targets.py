@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import os
@@ -12,7 +13,7 @@ from types import ModuleType
 from outlast.shared.settings import SettingsError, graph_files
 from outlast.worker import loops
 
-from . import project
+from . import places, project
 
 
 def find(name: str, target: str) -> object:
@@ -23,9 +24,15 @@ def find(name: str, target: str) -> object:
     found: object = _module(name, place)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise SettingsError(f"Agent {name}: {place} has no attribute {attribute!r}")
+            raise SettingsError(f"Agent {name}: {place} has no attribute {attribute!r}{_meant(found, part)}")
         found = getattr(found, part)
     return found
+
+
+def _meant(found: object, attribute: str) -> str:
+    close = difflib.get_close_matches(attribute, dir(found), n=1)
+    file = getattr(found, "__file__", None)
+    return (f"; is {close[0]!r} meant?" if close else "") + (f" ({file})" if file else "")
 
 
 def _find_graph(name: str, file: str, graph: str) -> object:
@@ -88,9 +95,9 @@ def _alone(name: str, place: str, file: Path) -> ModuleType:
     sys.modules[module] = made = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(made)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module]
-        raise _failed(name, place, error, file.parent) from error
+        raise _told(name, place, error, file.parent) from error
     return made
 
 
@@ -102,12 +109,16 @@ def _imported(name: str, module: str, folder: Path) -> ModuleType:
             raise SettingsError(
                 f"Agent {name}: there is no module {error.name!r} (looked in {os.getcwd()} and on PYTHONPATH)"
             ) from None
-        raise _failed(name, module, error, folder) from error
-    except Exception as error:
-        raise _failed(name, module, error, folder) from error
+        raise _told(name, module, error, folder) from error
+    except (Exception, SystemExit) as error:
+        raise _told(name, module, error, folder) from error
 
 
-def _failed(name: str, place: str, error: Exception, folder: Path) -> SettingsError:
+def _told(name: str, place: str, error: BaseException, folder: Path) -> SettingsError:
+    return SettingsError(f"{_failed(name, place, error, folder).message}{places.place_of(error)}")
+
+
+def _failed(name: str, place: str, error: BaseException, folder: Path) -> SettingsError:
     if not isinstance(error, ModuleNotFoundError):
         raised = f"{type(error).__name__}: {error}{loops.advice(error)}"
         return SettingsError(f"Agent {name}: importing {place} raised {raised}")
