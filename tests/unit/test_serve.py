@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -135,6 +136,18 @@ async def test_a_part_that_was_ready_once_is_started_again_for_ever(
     assert not keeping.done()
     await part.stop()
     await keeping
+
+
+async def test_a_part_that_says_why_it_cannot_start_is_not_tried_again(tmp_path: Path) -> None:
+    program = (
+        'import os; open("starts", "a").write("x"); '
+        "from outlast.infra.cli.supervised import tell_refusal; tell_refusal('Agent mine: not there'); os._exit(1)"
+    )
+    part = Process("part", [sys.executable, "-c", program], os.environ, cwd=tmp_path)
+
+    with pytest.raises(CannotStart, match=r"^Agent mine: not there$"):
+        await part.keep_running()
+    assert (tmp_path / "starts").read_text() == "x"
 
 
 ENDS_WHEN_ASKED_TWICE = """

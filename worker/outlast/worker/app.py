@@ -25,8 +25,16 @@ from .pool.pool import RunPool
 log = structlog.get_logger()
 
 
-def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: None) -> int:
-    """Consume doorbells until SIGTERM or SIGINT. Returns the exit code. Raises what keeps the worker from starting."""
+def run_worker(
+    settings: Settings,
+    *,
+    on_ready: Callable[[], None] = lambda: None,
+    on_refusal: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Consume doorbells until SIGTERM or SIGINT. Returns the exit code. Raises what keeps the worker from starting.
+
+    ``on_refusal`` is told what keeps the agents from being loaded: another try would end in the same way.
+    """
     if not settings.agents:
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
     Database.of(settings, application="outlast worker")  # what is wrong with its address is said before anything starts
@@ -43,7 +51,7 @@ def run_worker(settings: Settings, *, on_ready: Callable[[], None] = lambda: Non
     warnings.filterwarnings("ignore", message=".*superuser privileges.*")
     worker = QuietWorker(
         app=app,
-        pool_cls=RunPool.serving(settings),
+        pool_cls=RunPool.serving(settings, on_refusal),
         consumer_cls=PatientConsumer,
         concurrency=settings.worker_children * settings.concurrency,
         queues=[broker_queue(settings.db_schema, name) for name in settings.served_queues],

@@ -17,7 +17,7 @@ from outlast.shared.domain.addresses import is_loopback
 from outlast.shared.settings import Settings, SettingsError
 
 from . import supervised
-from .terminal import echo, echo_json, echo_line
+from .terminal import echo, echo_json
 
 _OF_AN_APP = ("DATABRICKS_APP_NAME", "DATABRICKS_APP_PORT")
 
@@ -29,14 +29,18 @@ def run_api(host: str, port: int) -> None:
     logs.configure(config, part="api")
     tracing.configure(config, part="api")
     supervised.follow_parent()
-    _side("api", "outlast.api.server").serve(config, host=host, port=port)
+    with supervised.telling_refusals():
+        _side("api", "outlast.api.server").serve(config, host=host, port=port)
 
 
 def run_worker(**given: int | None) -> int:
     config = settings.load(**{name: value for name, value in given.items() if value is not None})
     logs.configure(config, part="worker")
     supervised.follow_parent()
-    return _side("worker", "outlast.worker.app").run_worker(config, on_ready=supervised.tell_ready)
+    with supervised.telling_refusals():
+        return _side("worker", "outlast.worker.app").run_worker(
+            config, on_ready=supervised.tell_ready, on_refusal=supervised.tell_refusal
+        )
 
 
 def configure_logs(config: Settings) -> None:
@@ -93,7 +97,7 @@ def list_agents(*, as_json: bool = False) -> int:
     else:
         for name, target in config.agents.items():
             state = wrong[name] or ("default" if name == config.default_agent else "ok")
-            echo_line(f"{name:<20} {target:<40} {state:<8} {kinds.get(name, '')}".rstrip())
+            echo(f"{name:<20} {target:<40} {state:<8} {kinds.get(name, '')}".rstrip())
     return int(any(wrong.values()))
 
 

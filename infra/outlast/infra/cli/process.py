@@ -12,7 +12,7 @@ from pathlib import Path
 
 from outlast.shared.domain.errors import OutlastError
 
-from .supervised import PARENT_FD, READY_FD
+from .supervised import LONGEST_WORD, PARENT_FD, READY, READY_FD
 from .terminal import echo
 
 _STEADY_SECONDS = 10.0  # a part that lived so long is not in a crash loop
@@ -21,7 +21,7 @@ _STOP_SECONDS = 15.0
 
 
 class CannotStart(OutlastError):
-    """A part has died again and again, and has never been ready."""
+    """A part has said why it cannot start, or has died again and again and has never been ready."""
 
 
 class Process:
@@ -48,14 +48,15 @@ class Process:
         self._output = output
         self._one_stream = one_stream
         self._was_ready = False
+        self._refusal: str | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
 
     async def keep_running(self, *, tries: int | None = None) -> None:
         """Start it, and again whenever it ends by itself, with growing pauses while it keeps dying.
 
-        Raises CannotStart when that has happened ``tries`` times and it was never ready: what is wrong then is no
-        accident. A part that was ready once is started again for ever."""
+        Raises CannotStart when it was never ready and says why it cannot start, or has ended ``tries`` times: what is
+        wrong then is no accident. A part that was ready once is started again for ever."""
         loop = asyncio.get_running_loop()
         deaths, failures = 0, 0
         while not self._stopping:
@@ -63,6 +64,8 @@ class Process:
             code = await self.run()
             if self._stopping:
                 return
+            if self._refusal is not None and not self._was_ready:
+                raise CannotStart(self._refusal)
             failures += 1
             if failures == tries and not self._was_ready:
                 raise CannotStart(
@@ -94,25 +97,26 @@ class Process:
         finally:
             os.close(parent_read)
             os.close(ready_write)
-        telling = asyncio.create_task(self._tell_ready(ready_read))
+        os.set_blocking(ready_read, False)
+        asyncio.get_running_loop().add_reader(ready_read, self._hear, ready_read)
         try:
             return await self._process.wait()
         finally:
-            telling.cancel()
+            self._hear(ready_read)  # what it has said at its end
+            asyncio.get_running_loop().remove_reader(ready_read)
             self.ready.clear()
+            os.close(ready_read)
             os.close(parent_write)
 
-    async def _tell_ready(self, fd: int) -> None:
-        loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
-        loop.add_reader(fd, readable.set)
-        try:
-            await readable.wait()
-            if os.read(fd, 1):
+    def _hear(self, fd: int) -> None:
+        """Take its only word, if it has said it."""
+        with suppress(BlockingIOError):
+            word = os.read(fd, LONGEST_WORD)
+            asyncio.get_running_loop().remove_reader(fd)
+            if word == READY:
                 self.mark_ready()
-        finally:
-            loop.remove_reader(fd)
-            os.close(fd)
+            elif word:
+                self._refusal = word.decode(errors="replace")
 
     def mark_ready(self) -> None:
         """It serves: it says so itself, or somebody has seen it."""

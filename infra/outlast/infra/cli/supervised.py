@@ -6,13 +6,19 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from outlast.shared.settings import Settings
+from outlast.shared.settings import Settings, SettingsError
 
 PARENT_FD = "OUTLAST_DEV_PARENT_FD"
 READY_FD = "OUTLAST_DEV_READY_FD"
+READY = b"1"
+"""The word of a part that is ready; any other says why the part cannot start."""
+LONGEST_WORD = 4096
+"""In bytes: a pipe takes so many at once."""
 API_KEY = "OUTLAST_API_KEY"
 """The variable with the key that commands send to the API."""
 _EXIT_AFTER_SECONDS = 5.0
@@ -33,7 +39,12 @@ def _note(config: Settings) -> Path:
 
 
 def note_running(config: Settings, running: RunningDev) -> None:
-    _note(config).write_text(json.dumps(asdict(running)))
+    with open(_note(config), "w", encoding="utf-8", opener=_privately) as file:
+        file.write(json.dumps(asdict(running)))
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def forget_running(config: Settings) -> None:
@@ -65,7 +76,26 @@ def _end_with(fd: int) -> None:
 
 
 def tell_ready() -> None:
+    _tell(READY)
+
+
+def tell_refusal(reason: str) -> None:
+    """Tell the supervisor, if there is one, that this part cannot start, and that no other try could."""
+    _tell(reason.encode(errors="replace"))
+
+
+def _tell(word: bytes) -> None:
     fd = os.environ.pop(READY_FD, None)
     if fd is not None:
-        os.write(int(fd), b"1")
+        with suppress(OSError):  # the supervisor has ended, and ends this part
+            os.write(int(fd), word[:LONGEST_WORD])
         os.close(int(fd))
+
+
+@contextmanager
+def telling_refusals() -> Generator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        tell_refusal(error.message)
+        raise

@@ -18,6 +18,7 @@ log = structlog.get_logger()
 _STEADY_SECONDS = 30.0  # a child that lived so long is not in a crash loop
 _PAUSES_SECONDS = (0.0, 0.5, 2.0, 5.0, 15.0)
 _EXIT_SECONDS = 3.0
+_TELL_SECONDS = 10.0  # between two words about agents that are still being loaded
 
 
 class Children:
@@ -42,12 +43,19 @@ class Children:
         ready = [asyncio.Event() for _ in isolated]
         self._keepers = [asyncio.create_task(self._keep(*each)) for each in zip(ready, isolated, strict=True)]
         all_ready = asyncio.create_task(_all_set(ready))
-        await asyncio.wait({all_ready, *self._keepers}, return_when=asyncio.FIRST_COMPLETED)
+        await self._first_of(all_ready, *self._keepers)
         if not all_ready.done():
             all_ready.cancel()
             failed = next(keeper for keeper in self._keepers if keeper.done())
             await self.stop()
             failed.result()
+
+    async def _first_of(self, *tasks: asyncio.Task[None]) -> None:
+        """Until one of the tasks is done, with a word about what is waited for: an import may take its time."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while not (await asyncio.wait(tasks, timeout=_TELL_SECONDS, return_when=asyncio.FIRST_COMPLETED))[0]:
+            log.info("agents.loading", agents=", ".join(self._settings.agents), seconds=round(loop.time() - began))
 
     async def _keep(self, ready: asyncio.Event, isolated: bool) -> None:
         """Have one child in this place, again and again. ``ready`` is set when the first one is."""

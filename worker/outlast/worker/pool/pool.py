@@ -23,7 +23,7 @@ from outlast.shared import fitness
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError, Unavailable
 from outlast.shared.doorbell import Doorbell
-from outlast.shared.settings import Settings
+from outlast.shared.settings import Settings, SettingsError
 from outlast.worker.background import first_of
 from outlast.worker.dispatcher import Dispatcher
 from outlast.worker.health import answering
@@ -41,6 +41,7 @@ class RunPool(BasePool):
     """Celery makes the pool from its class; `serving` gives it the settings."""
 
     settings: ClassVar[Settings]
+    on_refusal: ClassVar[Callable[[str], None]]
     exit_code = 0
     """What the worker's process is to end with."""
     body_can_be_buffer = True
@@ -48,8 +49,8 @@ class RunPool(BasePool):
     task_join_will_block = False
 
     @classmethod
-    def serving(cls, settings: Settings) -> type[RunPool]:
-        return type(cls.__name__, (cls,), {"settings": settings})
+    def serving(cls, settings: Settings, on_refusal: Callable[[str], None]) -> type[RunPool]:
+        return type(cls.__name__, (cls,), {"settings": settings, "on_refusal": staticmethod(on_refusal)})
 
     def on_start(self) -> None:
         self._started: Future[Dispatcher] = Future()
@@ -61,6 +62,8 @@ class RunPool(BasePool):
             self._dispatcher = self._started.result()
         except OutlastError as error:
             log.error("worker.cannot_start", error=error.message)
+            if isinstance(error, SettingsError):
+                type(self).on_refusal(error.message)
             raise SystemExit(1) from None  # what Celery ends by without a traceback
 
     def _run(self) -> None:
