@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -29,6 +30,7 @@ class Dev:
         self.folder.mkdir(exist_ok=True)
         self.port = free_port()
         self.starts = 0
+        self.more: dict[str, str] = {}
         self.part: Part | None = None
 
     @property
@@ -38,6 +40,7 @@ class Dev:
             "OUTLAST_AGENTS": "count=tests.e2e.agents:count",
             "OUTLAST_LEASE_SECONDS": "1.5",
             "OUTLAST_BEAT_SECONDS": "0.3",
+            **self.more,
         }
 
     def start(self, *options: str, wait_for: str = "stop      Ctrl-C") -> Part:
@@ -61,7 +64,7 @@ class Dev:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 
@@ -91,7 +94,7 @@ def fresh(tmp_path: Path) -> Generator[Dev]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Generator[Dev]:
     """One that several tests use; it has greeted."""
     with closing(Dev(tmp_path_factory.mktemp("dev"))) as dev:
-        dev.start()
+        dev.start("--hello")
         yield dev
 
 
@@ -99,7 +102,11 @@ def test_dev_shows_the_main_job_by_itself(running: Dev) -> None:
     said = running.said
 
     assert re.search(r"postgres +18\.\d+ in \.outlast/postgres", said)
-    assert re.search(rf"ready +http://127\.0\.0\.1:{running.port} +\(\d+\.\d s\) +worker ready \(\d+\.\d s\)", said)
+    assert re.search(
+        rf"ready +http://127\.0\.0\.1:{running.port} +\(\d+\.\d s\)\n(?: +loading count = .* … \d+ s\n)*"
+        r" +worker ready \(\d+\.\d s\)",
+        said,
+    )
     assert re.search(r"hello +\"What happens .*\n +0-\d+.*\n.* 0 1 2.*\n +completed +resp_", said)
 
 
@@ -140,9 +147,46 @@ def test_a_second_dev_is_refused_clearly_while_the_first_runs(running: Dev) -> N
         f"outlast: {running.port} is in use: PORT={running.port + 1} make run",
     )
     assert other_port.returncode == 1
-    assert "is in use by process" in other_port.stderr
-    assert "Traceback" not in other_port.stderr
+    assert re.fullmatch(
+        rf"outlast: .*/\.outlast is in use by process \d+, `outlast dev` at http://127\.0\.0\.1:{running.port}: "
+        r"end that first, or start this one with another folder \(OUTLAST_DATA_DIR\)\n",
+        other_port.stderr,
+    )
+    assert running.outlast("ask", "2").stdout == "0 1 \n", "commands still find the first"
+    assert running.outlast("runs", "list").returncode == 0
+    assert (running.folder / ".outlast/dev.json").stat().st_mode & 0o777 == 0o600
     assert httpx.get(f"http://127.0.0.1:{running.port}/ready").status_code == 200
+
+
+def test_what_is_wrong_with_an_agent_is_told_once_with_its_line_and_ends_the_start(fresh: Dev) -> None:
+    (fresh.folder / "mine.py").write_text("import os\nimport langchian_openai\n")
+    fresh.more = {"OUTLAST_AGENTS": "mine=mine:agent"}
+
+    ended = fresh.outlast("dev", "--port", str(fresh.port))
+
+    told = (
+        "Agent mine: importing mine failed: No module named 'langchian_openai', at mine.py:2 (import langchian_openai)"
+    )
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-1] == "stopped"
+    assert ended.stderr.splitlines()[-1] == f"outlast: {told}"
+    assert [json.loads(line)["event"] for line in ended.stderr.splitlines()[:-1]] == ["worker.cannot_start"]
+    assert "starting it again" not in ended.stdout
+
+
+def test_with_servers_of_ones_own_it_starts_in_a_new_folder_and_asks_no_agent_but_the_example(
+    fresh: Dev, database_url: str, redis_url: str
+) -> None:
+    fresh.more = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+
+    part = fresh.start()
+
+    assert fresh.outlast("runs", "list").stderr == "No runs.\n", "a question may make an agent act"
+    assert "hello" not in fresh.said
+    assert fresh.outlast("ask", "2").stdout == "0 1 \n"
+    assert part.stop(signal.SIGINT) == 0
+    assert "Traceback" not in fresh.said
+    assert sorted(path.name for path in (fresh.folder / ".outlast").iterdir()) == ["dev.lock"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks processes up in /proc")

@@ -9,49 +9,58 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from outlast.agent import AgentError
 from outlast.infra.embedded import EmbeddedError, Postgres, Valkey
+from outlast.infra.embedded.locks import FileLock
 from outlast.infra.migrate import migrate, shipped
 from outlast.shared import logs, settings
 from outlast.shared.connections import Database
 from outlast.shared.lakebase import target_of
-from outlast.shared.settings import SettingsError
+from outlast.shared.settings import Settings, SettingsError
 
 from .parts import prepare_checkpoints
 from .process import Process
-from .supervised import API_KEY, RunningDev, forget_running, note_running
+from .supervised import API_KEY, RunningDev, forget_running, note_running, running_dev
 from .supervisor import Supervisor, until_asked_to_stop
 from .terminal import echo
 
 _HOST = "127.0.0.1"
 _GRAPHS = "langgraph.json"
 _EXAMPLE = "examples.assistant"
-_READY_SECONDS = 60.0
+_TRIES = 3  # of a part that dies without a word
+_TELL_SECONDS = 10.0
 
 
-def run(*, port: int, hello: bool) -> int:
-    """Returns the exit code: 0 after Ctrl-C or SIGTERM. Raises SettingsError for what keeps it from starting."""
+def run(*, port: int, hello: bool | None) -> int:
+    """Returns the exit code: 0 after Ctrl-C or SIGTERM. Raises SettingsError for what keeps it from starting.
+
+    ``hello``: whether to ask a question at the start; None: only the example, for a question may make an agent act.
+    """
     _refuse_taken(port)
-    try:
-        return asyncio.run(Dev(port, hello=hello).run())
-    except EmbeddedError as error:
-        raise SettingsError(str(error)) from None
+    config = settings.load()
+    with _holding_folder(config):
+        forget_running(config)  # whatever was noted there has ended without a word
+        try:
+            return asyncio.run(Dev(config, port, hello=hello).run())
+        except EmbeddedError as error:
+            raise SettingsError(str(error)) from None
 
 
 class Dev:
-    def __init__(self, port: int, *, hello: bool) -> None:
-        self._settings = settings.load()
+    def __init__(self, config: Settings, port: int, *, hello: bool | None) -> None:
+        self._settings = config
         self._port = port
         self._hello = hello
         self._began = time.monotonic()
-        self._supervisor = Supervisor()
+        self._supervisor = Supervisor(tries=_TRIES)
         self._env = dict(os.environ)
         self._model = ""
+        self._is_example = False
 
     @property
     def url(self) -> str:
@@ -78,7 +87,7 @@ class Dev:
             api = self._start("api", "--port", str(self._port))
             await prepare_checkpoints(database)
             worker = self._start("worker")  # once it runs, somebody's graph may need the checkpoints' tables
-            await asyncio.wait_for(self._ready(api, worker), _READY_SECONDS)
+            await self._ready(api, worker)
             self._note()
             await self._greet()
             self._tell_what_next(worker)
@@ -94,7 +103,7 @@ class Dev:
         sys.path.insert(0, os.getcwd())
         if find_spec("examples") is None or find_spec(_EXAMPLE) is None:
             raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, importable from this folder")
-        self._model = _model_of_example()
+        self._is_example, self._model = True, _model_of_example()
         self._agent = f"assistant = {_EXAMPLE}:agent"
         self._env["OUTLAST_AGENTS"] = f"assistant={_EXAMPLE}:agent"
 
@@ -133,13 +142,14 @@ class Dev:
 
     async def _ready(self, api: Process, worker: Process) -> None:
         await self._supervisor.api_ready(api, _HOST, self._port)
-        echo(f"ready     {self.url}   ({self._elapsed():.1f} s)", nl=False)
-        await worker.ready.wait()
-        echo(f"    worker ready ({self._elapsed():.1f} s)")
+        echo(f"ready     {self.url}   ({self._elapsed():.1f} s)")
+        while not await _within(_TELL_SECONDS, worker.ready):
+            echo(f"          loading {self._agent} … {self._elapsed():.0f} s")
+        echo(f"          worker ready ({self._elapsed():.1f} s)")
 
     async def _greet(self) -> None:
         """Ask one question. Not with a key made for it: each start would leave one, and a run that nobody may read."""
-        if not self._hello:
+        if not (self._is_example if self._hello is None else self._hello):
             return
         if self._settings.auth == "api_keys" and API_KEY not in os.environ:
             echo(f"hello     skipped, OUTLAST_AUTH=api_keys: export {API_KEY}=$({_command()} keys create me)")
@@ -198,6 +208,13 @@ def _refuse_taken(port: int) -> None:
             raise SettingsError(f"{port} is in use: PORT={port + 1} make run") from None
 
 
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Whether it happens within so long."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
+
+
 async def _in_daemon_thread(work: Callable[[], None]) -> None:
     """Blocking work that nobody waits for when this process ends: an answer may take minutes."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
@@ -215,6 +232,30 @@ async def _in_daemon_thread(work: Callable[[], None]) -> None:
 
 def _say_hello(url: str) -> None:
     importlib.import_module("outlast.infra.cli.hello").say_hello(url)  # its HTTP client is not needed before
+
+
+@contextmanager
+def _holding_folder(config: Settings) -> Generator[None]:
+    """Be the only `outlast dev` of its data folder, which is made. Raises SettingsError."""
+    folder = Path(config.data_dir).absolute()
+    lock = FileLock(folder / "dev.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = lock.try_acquire()
+    except OSError as error:
+        raise SettingsError(f"{folder} cannot be used: {error.strerror}. OUTLAST_DATA_DIR names another") from None
+    if not held:
+        running = running_dev(config)
+        where = f"`outlast dev` at {running.url}" if running else "another `outlast dev`"
+        raise SettingsError(
+            f"{folder} is in use by process {lock.read_note()}, {where}: end that first, "
+            "or start this one with another folder (OUTLAST_DATA_DIR)"
+        )
+    lock.write_note(str(os.getpid()))
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _relative(path: Path) -> str:

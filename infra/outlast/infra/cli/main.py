@@ -51,7 +51,10 @@ def explained() -> Generator[None]:
 @app.command()
 def dev(
     port: Port = 8000,
-    hello: Annotated[bool, typer.Option(help="Ask one question at the start, to show the main job.")] = True,
+    hello: Annotated[
+        bool | None,
+        typer.Option("--hello/--no-hello", help="Ask a question at the start; the example only, otherwise."),
+    ] = None,
 ) -> None:
     """Everything on this machine: Postgres, Valkey, the schema, an API and a worker."""
     with explained():
