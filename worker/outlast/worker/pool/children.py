@@ -104,6 +104,8 @@ class Children:
         lives = list(self._lives.values())
         for life in lives:
             life.stop()
+            if not life.child.ready.is_set():  # it has nothing to tidy up, and does not listen yet
+                life.child.kill()
         await asyncio.gather(*(life.child.wait(_EXIT_SECONDS) for life in lives))
         for life in lives:
             life.child.kill()

@@ -10,7 +10,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -47,15 +47,18 @@ class RunPool(BasePool):
     body_can_be_buffer = True
     signal_safe = False
     task_join_will_block = False
+    _loop: asyncio.AbstractEventLoop | None = None
+    _stop: asyncio.Event | None = None
+    _asked_to_stop = False
+    """A signal may come at any time: before there is a loop, too."""
 
     @classmethod
     def serving(cls, settings: Settings, on_refusal: Callable[[str], None]) -> type[RunPool]:
         return type(cls.__name__, (cls,), {"settings": settings, "on_refusal": staticmethod(on_refusal)})
 
     def on_start(self) -> None:
-        self._started: Future[Dispatcher] = Future()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
+        self._started: Future[Dispatcher | None] = Future()
+        self._dispatcher: Dispatcher | None = None
         self._thread = threading.Thread(target=self._run, name="dispatcher")
         self._thread.start()
         try:
@@ -65,6 +68,8 @@ class RunPool(BasePool):
             if isinstance(error, SettingsError):
                 type(self).on_refusal(error.message)
             raise SystemExit(1) from None  # what Celery ends by without a traceback
+        if self._dispatcher is None:
+            raise SystemExit(self.exit_code)
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -72,6 +77,8 @@ class RunPool(BasePool):
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        if self._asked_to_stop:
+            self._stop.set()
         settings = self.settings
         database = Database.of(settings, application="outlast worker parent", pin_plan=True)
         doorbell = Doorbell(settings.required_redis_url(), settings.db_schema)
@@ -85,6 +92,9 @@ class RunPool(BasePool):
             if self._started.done():
                 raise
             self._started.set_exception(error)
+        else:
+            if not self._started.done():  # it was stopped before
+                self._started.set_result(None)
         finally:
             doorbell.stop()
 
@@ -95,7 +105,9 @@ class RunPool(BasePool):
             lambda: children.ready, lambda: dispatcher.missing_since, lease_seconds=self.settings.lease_seconds
         )
         async with answering(self.settings.health_port, {"/health": condition.health, "/ready": condition.readiness}):
-            await children.start()
+            if not await _unless_set(self._stop, children.start()):
+                await children.stop()
+                return
             condition.keeping = keeping = asyncio.create_task(dispatcher.run_forever())
             ending = asyncio.create_task(self._end_when_due(dispatcher, keeping))
             self._started.set_result(dispatcher)
@@ -135,11 +147,13 @@ class RunPool(BasePool):
         accept_callback: Callable[..., Any] | None = None,
         **_: Any,
     ) -> Future[None]:
-        assert self._loop is not None and self._stop is not None
-        if self._stop.is_set():
+        assert self._loop is not None and self._stop is not None and self._dispatcher is not None
+        if self._stop.is_set() or self._loop.is_closed():
             return Future()  # not acknowledged: the message goes back to the broker when the connection closes
 
         def rung(future: Future[None]) -> None:
+            if future.cancelled():  # by the end of the loop: as above
+                return
             if error := future.exception():
                 log.warning("bell.unanswered", error=str(error))  # the beat looks for work by itself
             if accept_callback is not None:
@@ -153,17 +167,38 @@ class RunPool(BasePool):
 
     def drain(self) -> None:
         """Take no more runs, and let go of those that are here; asked again, at once."""
-        if self._loop is not None and self._stop is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._dispatcher.hurry if self._stop.is_set() else self._stop.set)
+        again, self._asked_to_stop = self._asked_to_stop, True
+        if again and self._dispatcher is not None:
+            self._call(self._dispatcher.hurry)
+        elif self._stop is not None:
+            self._call(self._stop.set)
 
     def on_stop(self) -> None:
         """Drain, hand back what is left, and end the children."""
-        if self._loop is not None and self._stop is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+        if self._stop is not None:
+            self._call(self._stop.set)
             self._thread.join(self.settings.drain_seconds + 3 * self.settings.lease_seconds + _JOIN_MARGIN_SECONDS)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """In the dispatcher's loop, while it turns."""
+        with suppress(RuntimeError):  # it is closed
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(function)
 
     def on_terminate(self) -> None:
         self.on_stop()
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Jobs are bells: there is nothing to terminate. Runs are cancelled through Postgres."""
+
+
+async def _unless_set(stop: asyncio.Event, starting: Coroutine[Any, Any, None]) -> bool:
+    """Whether it came to its end; it is cancelled when ``stop`` is set before."""
+    task = asyncio.create_task(starting)
+    await first_of(stop.wait(), asyncio.wait({task}))
+    if task.done():
+        task.result()
+        return True
+    task.cancel()
+    await asyncio.wait({task})
+    return False
