@@ -15,7 +15,7 @@ from tests.support.service import serving
 from tests.support.waiting import until
 
 EXIT_SECONDS = 15  # what it waits for an answer of the broker, and what a busy machine takes
-BELLS = "outlast:outlast.default"
+BELLS = "{outlast}:outlast.default"
 
 
 @pytest.fixture

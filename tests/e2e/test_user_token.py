@@ -114,7 +114,7 @@ def test_the_token_reaches_every_attempt_and_is_stored_nowhere_whatever_an_agent
         assert ended == ("failed" if how in ("raise", "fail", "retry") else "completed"), (agent, how, events[-1])
         assert digest(CANARY) in "".join(events), "the agent had it"
     # What is searched is what was meant to be.
-    assert len([command for command in said if command.startswith("SET outlast:user_token:")]) == 1 + len(ASKED)
+    assert len([command for command in said if command.startswith("SET {outlast}:user_token:")]) == 1 + len(ASKED)
     assert "agent.failed" in logs and "some.event" in logs and "refused: ****" in kept["outlast.runs"]
     assert kept["outlast.checkpoint_writes"] and kept["outlast.run_saves"] and "****" in kept["outlast.checkpoints"]
     assert collector.spans

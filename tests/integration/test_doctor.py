@@ -329,7 +329,7 @@ async def test_a_broker_that_evicts_is_nearly_full_and_hears_many_bells_is_said(
 ) -> None:
     monkeypatch.setattr("outlast.shared.doctor.broker.MANY_BELLS", 2)
     with redis.Redis.from_url(own_valkey.url) as client:
-        client.rpush("outlast:outlast.default", "1", "2", "3")
+        client.rpush("{outlast}:outlast.default", "1", "2", "3")
         client.config_set("maxmemory", client.info()["used_memory"])  # type: ignore[index]
         client.config_set("maxmemory-policy", "volatile-lru")
         found = await findings(well.model_copy(update={"redis_url": SecretStr(own_valkey.url)}))

@@ -46,7 +46,7 @@ def doorbell(way: Proxy) -> Generator[Doorbell]:
 
 
 async def bells(broker: redis.asyncio.Redis, queue: str = "default") -> list[bytes]:
-    return await broker.lrange(f"outlast:outlast.{queue}", 0, -1)  # type: ignore[misc]
+    return await broker.lrange(f"{{outlast}}:outlast.{queue}", 0, -1)  # type: ignore[misc]
 
 
 async def submit(service: Service) -> None:

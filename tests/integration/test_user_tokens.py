@@ -100,7 +100,7 @@ async def test_a_request_sent_again_leaves_no_second_token(keyed: Settings) -> N
 
         async def one_left() -> bool:
             return [key.decode() for key in await in_redis(keyed)] == [
-                f"outlast:user_token:{run.removeprefix('resp_')}"
+                f"{{outlast}}:user_token:{run.removeprefix('resp_')}"
             ]
 
         await until(one_left)
@@ -137,7 +137,7 @@ async def life(settings: Settings, token: str) -> float | None:
         Redis.from_url(settings.required_redis_url()) as redis,
         tokens.sent(run_id, Secret(token)),
     ):
-        left: int = await redis.pttl(f"outlast:user_token:{run_id.hex}")
+        left: int = await redis.pttl(f"{{outlast}}:user_token:{run_id.hex}")
         kept = await tokens.get(run_id)
         assert (kept.reveal() if kept else None) == (token if left > 0 else None)
         return left / 1000 if left > 0 else None
@@ -171,12 +171,12 @@ async def test_a_sealed_token_opens_with_its_key_and_for_its_run_alone(keyed: Se
         Redis.from_url(keyed.required_redis_url()) as redis,
         tokens.sent(mine, Secret(TOKEN)),
     ):
-        sealed: Any = await redis.get(f"outlast:user_token:{mine.hex}")
+        sealed: Any = await redis.get(f"{{outlast}}:user_token:{mine.hex}")
         assert sealed and TOKEN.encode() not in sealed
-        await redis.set(f"outlast:user_token:{other.hex}", sealed)
+        await redis.set(f"{{outlast}}:user_token:{other.hex}", sealed)
         assert await tokens.get(other) is None and await strangers.get(mine) is None
         for broken in (b"x", sealed[:-1], bytes(len(sealed))):
-            await redis.set(f"outlast:user_token:{other.hex}", broken)
+            await redis.set(f"{{outlast}}:user_token:{other.hex}", broken)
             assert await tokens.get(other) is None
         kept = await tokens.get(mine)
         assert kept and kept.reveal() == TOKEN

@@ -17,7 +17,7 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from outlast.shared import fitness, tracing
+from outlast.shared import broker, fitness, tracing
 from outlast.shared.connections import Database
 from outlast.shared.domain.addresses import is_loopback
 from outlast.shared.domain.errors import Unavailable
@@ -67,7 +67,9 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises Unavailable, Unfit or SchemaMismatch when the database is not fit."""
+    """Serve until SIGTERM or SIGINT. Raises Unavailable, Unfit or SchemaMismatch when the database is not fit.
+
+    Raises BrokerUnfit when the broker is not."""
     settings = asyncio.run(_fitting(settings))
     _raise_file_limit()
     logging.getLogger("uvicorn.error").addFilter(_not_an_aborted_stream)
@@ -92,9 +94,10 @@ def _spare_collector() -> None:
 async def _fitting(settings: Settings) -> Settings:
     """The settings as the database allows. Before the server starts, whose own words for a failure are a traceback.
 
-    Waits a little for a database that is starting too, and begins again when it goes away.
+    Waits a little for a database that is starting too, and begins again when it goes away. Raises BrokerUnfit, too.
     """
     database = Database.of(settings, application="outlast api start")
+    await broker.check(settings.required_redis_url(), settings.db_schema)
     deadline = time.monotonic() + _DATABASE_SECONDS
     while True:
         try:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
 import structlog
 from celery import Celery
 from kombu import Connection as BrokerConnection, Producer
 
+from .broker import key_prefix, unfitness
 from .domain.ids import response_id
 
 log = structlog.get_logger()
@@ -45,12 +46,17 @@ def broker_queue(schema: str, name: str) -> str:
 
 
 def broker_url(redis_url: str) -> str:
-    """The address in kombu's form: it writes Unix sockets differently from redis-py."""
+    """The address in kombu's form: it writes Unix sockets and databases differently from redis-py."""
     parts = urlsplit(redis_url)
-    if parts.scheme != "unix":
-        return redis_url
-    database = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{parts.path}?virtual_host={database}"
+    options = dict(parse_qsl(parts.query))
+    database = options.pop("db", None)
+    if parts.scheme == "unix":
+        user = parts.netloc.rpartition("@")[0]
+        return f"redis+socket://{user}{user and '@'}{parts.path}?virtual_host={database or 0}"
+    if parts.scheme == "rediss":
+        options.setdefault("ssl_cert_reqs", "required")  # kombu would trust any certificate
+    path = parts.path if database is None else f"/{database}"
+    return urlunsplit(parts._replace(path=path, query=urlencode(options)))
 
 
 def celery_app(redis_url: str, schema: str) -> Celery:
@@ -59,8 +65,9 @@ def celery_app(redis_url: str, schema: str) -> Celery:
     app.conf.update(
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # answers that are errors end no worker: it looks for work by itself
         broker_transport_options={
-            "global_keyprefix": f"{schema}:",  # two Outlasts may share one Redis
+            "global_keyprefix": key_prefix(schema),
             "socket_connect_timeout": 2,
             "socket_timeout": 3,  # more than a worker listens at a time; a silent broker holds its end up for so long
             "health_check_interval": 10,
@@ -160,7 +167,8 @@ class Doorbell:
                     self._publish_over(connection)
             except Exception as error:  # noqa: BLE001 — whatever it raises, the next try is soon
                 self.lost += 1
-                log.warning("doorbell.lost", error=type(error).__name__, lost=self.lost)
+                unfit = unfitness(error)
+                log.warning("doorbell.lost", error=type(error).__name__, lost=self.lost, reason=unfit and unfit.message)
                 self._stopping.wait(_RETRY_SECONDS)
 
     def _publish_over(self, connection: BrokerConnection) -> None:

@@ -24,7 +24,7 @@ import structlog
 from outlast.agent import Secret
 
 from .background import Background
-from .broker import BrokerUnavailable, asking, client
+from .broker import BrokerUnavailable, asking, client, key_prefix
 from .domain.errors import Unavailable
 from .domain.ids import response_id
 from .settings import Settings
@@ -158,7 +158,7 @@ class UserTokens:
 
     def _key(self, run_id: UUID) -> bytes:
         """Where it lies. It is sealed with it too: what is copied to another run's place cannot be opened there."""
-        return f"{self._schema}:user_token:{run_id.hex}".encode()
+        return f"{key_prefix(self._schema)}user_token:{run_id.hex}".encode()
 
 
 def _cipher(settings: Settings) -> Any:

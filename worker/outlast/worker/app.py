@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import signal
+import time
 import warnings
 from collections.abc import Callable
 from types import FrameType
@@ -16,6 +19,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
+from outlast.shared import broker
 from outlast.shared.connections import Database
 from outlast.shared.doorbell import TASK, broker_queue, celery_app
 from outlast.shared.settings import Settings, SettingsError
@@ -23,6 +27,9 @@ from outlast.shared.settings import Settings, SettingsError
 from .pool.pool import RunPool
 
 log = structlog.get_logger()
+
+_REFUSED_SECONDS = 1.0
+_TELL_AGAIN_SECONDS = 60.0
 
 
 def run_worker(
@@ -38,6 +45,7 @@ def run_worker(
     if not settings.agents:
         raise SettingsError("OUTLAST_AGENTS is not set: name=module:attribute, the first is the default")
     Database.of(settings, application="outlast worker")  # what is wrong with its address is said before anything starts
+    asyncio.run(broker.check(settings.required_redis_url(), settings.db_schema))
     app = celery_app(settings.required_redis_url(), settings.db_schema)
     app.task(name=TASK)(_answered_by_the_pool)
     signals.setup_logging.connect(_keep_ours, weak=False)
@@ -86,6 +94,9 @@ class QuietWorker(Worker):
 class PatientConsumer(Consumer):
     """Celery's consumer, which finds a broker that is back within two seconds rather than thirty, and says less."""
 
+    connection_errors: tuple[type[BaseException], ...]
+    _told_at = -math.inf
+
     def ensure_connected(self, conn: Any) -> Any:
         said = False
 
@@ -100,10 +111,24 @@ class PatientConsumer(Consumer):
             log.info("broker.back")
         return conn
 
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        self._bear(exc)
+
     def on_connection_error_after_connected(self, exc: Exception) -> None:
+        if not isinstance(exc, self.connection_errors):
+            self._bear(exc)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what Celery 6 will do with tasks: there are none
             super().on_connection_error_after_connected(exc)
+
+    def _bear(self, error: Exception) -> None:
+        """A broker that answers with errors is asked again after a pause; the beat looks for work meanwhile."""
+        now = time.monotonic()
+        if now - self._told_at > _TELL_AGAIN_SECONDS:
+            unfit = broker.unfitness(error)
+            log.warning("broker.refuses", error=type(error).__name__, reason=unfit and unfit.message)
+            self._told_at = now
+        time.sleep(_REFUSED_SECONDS)
 
 
 def _keep_ours(**_: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from outlast.shared.broker import BrokerUnavailable, asking, client
+from outlast.shared.broker import BrokerUnavailable, asking, client, key_prefix
 from outlast.shared.doorbell import broker_queue
 
 from .broker import BrokerFacts
@@ -23,7 +23,7 @@ class BrokerError(Exception):
 
 
 async def ask_broker(redis_url: str, *, schema: str, queues: Sequence[str]) -> BrokerFacts:
-    """Raises BrokerError."""
+    """Raises BrokerError and BrokerUnfit."""
     try:
         opened = client(
             redis_url,
@@ -32,12 +32,14 @@ async def ask_broker(redis_url: str, *, schema: str, queues: Sequence[str]) -> B
             tries=1,
         )
     except (ValueError, TypeError, RedisError):
-        raise BrokerError("REDIS_URL is not one that redis-py understands") from None
+        raise BrokerError("REDIS_URL has an option that redis-py does not understand") from None
     try:
         with asking():
             async with opened:
                 return await _ask(opened, schema, queues)
     except BrokerUnavailable as error:
+        if error.unfit is not None:
+            raise error.unfit from None
         raise BrokerError(_reason(error.__cause__ or error)) from None
 
 
@@ -51,7 +53,7 @@ async def _ask(redis: Any, schema: str, queues: Sequence[str]) -> BrokerFacts:
         info: dict[str, Any] = await redis.info()
     except NoPermissionError:
         info = {}
-    lengths = [await redis.llen(f"{schema}:{broker_queue(schema, queue)}") for queue in queues]
+    lengths = [await redis.llen(f"{key_prefix(schema)}{broker_queue(schema, queue)}") for queue in queues]
     return BrokerFacts(
         name="Valkey" if info.get("server_name") == "valkey" else "Redis",
         version=info.get("valkey_version") or info.get("redis_version"),

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import structlog
 
+from outlast.shared.broker import BrokerUnfit
 from outlast.shared.connections import Connection, Database, Dedicated, place
 from outlast.shared.domain.errors import OutlastError, Unfit
 from outlast.shared.domain.findings import Finding, Severity, error, worst
@@ -103,7 +104,7 @@ class _DatabaseExaminer:
         try:
             opened = Database.of(self._settings, application="outlast doctor")
         except SettingsError as wrong:
-            return [error("database", wrong.message, "Set the variable that it names.")]
+            return [error("database", wrong.message, "Set or correct the variable that it names.")]
         self._place = str(opened.lakebase.target) if opened.lakebase else _place_of(self._settings)
         if opened.lakebase is not None:
             self._database_fix = _LAKEBASE_FIX
@@ -267,6 +268,8 @@ async def _ask_broker(settings: Settings, url: str) -> list[Finding]:
     where = redis_place(url)
     try:
         facts = await ask_broker(url, schema=settings.db_schema, queues=settings.queues)
+    except BrokerUnfit as problem:
+        return [error("broker", f"{problem.seen} ({where}).", f"{problem.fix}.")]
     except BrokerError as problem:
         seen = f"The broker ({where}) cannot be asked: {problem}. New runs wait up to a beat for a worker."
         return [error("broker", seen, _BROKER_FIX)]
