@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from outlast.shared.doorbell import broker_url
 from outlast.shared.settings import SettingsError, load
 
 
@@ -68,6 +69,67 @@ def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
 
     with pytest.raises(SettingsError, match=words):
         load()
+
+
+REDIS_URLS = {
+    "sentinel://:hunter2@h:26379": "Sentinel is not supported",
+    "sentinel://:hunter2@h1:1;sentinel://:hunter2@h2:2": "follows the primary",
+    "redis+sentinel://:hunter2@h/mymaster/0": "Sentinel is not supported",
+    "rediss+cluster://:hunter2@h": "serves all keys",
+    "amqp://u:hunter2@h": "redis://",
+    "hunter2": "redis://",
+    "host:6379/hunter2": "redis://",
+    "redis://": "no host",
+    "redis://:hunter2@/0": "no host",
+    "redis://h:0/0": "port 0",
+    "redis://h:hunter2/0": "port cannot be read",
+    "redis://h:99999/0": "port cannot be read",
+    "redis://[::hunter2/0": "cannot be read",
+    "redis://u:1/hunter2@h": "ends the host early",
+    "redis://u:#hunter2@h": "ends the host early",
+    "redis://:hunter2 2@h": "space",
+    "redis://h/hunter2": "not a number",
+    "redis://h/-1": "not a number",
+    "redis://h?db=hunter2": "not a number",
+    "redis://h?hunter2=1": "only db is taken",
+    "redis://h?ssl_cert_reqs=hunter2": "only db is taken",
+    "rediss://h?ssl_cert_reqs=hunter2": "ssl_cert_reqs is none of none, optional, required",
+    "rediss://h?hunter2": "only db, ssl_ca_certs,",
+    "unix://:hunter2@": "no socket",
+    "unix:///a.sock?db=hunter2": "not a number",
+}
+
+
+@pytest.mark.parametrize("url", REDIS_URLS)
+def test_a_broker_that_is_not_supported_is_refused_without_its_address(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+
+    with pytest.raises(SettingsError) as raised:
+        load()
+    assert raised.value.message.startswith("REDIS_URL: ") and REDIS_URLS[url] in raised.value.message
+    assert "hunter2" not in f"{raised.value!r}{raised.value.__cause__!r}"
+
+
+@pytest.mark.parametrize(
+    ("url", "kombus"),
+    [
+        ("redis://h", "redis://h"),
+        ("redis://h/", "redis://h/"),
+        ("rediss://u:p%2Fw%40@h:1/3?ssl_cert_reqs=none", "rediss://u:p%2Fw%40@h:1/3?ssl_cert_reqs=none"),
+        ("redis://[::1]:6379/15", "redis://[::1]:6379/15"),
+        ("rediss://h", "rediss://h?ssl_cert_reqs=required"),
+        ("rediss://h?ssl_ca_certs=/a%20b", "rediss://h?ssl_ca_certs=%2Fa+b&ssl_cert_reqs=required"),
+        ("redis://h?db=4", "redis://h/4"),
+        ("unix:///a/b.sock", "redis+socket:///a/b.sock?virtual_host=0"),
+        ("unix://u:p%2Fw@/a/b%20c.sock?db=2", "redis+socket://u:p%2Fw@/a/b%20c.sock?virtual_host=2"),
+    ],
+)
+def test_a_broker_is_named_to_both_of_its_clients(monkeypatch: pytest.MonkeyPatch, url: str, kombus: str) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+
+    assert broker_url(load().required_redis_url()) == kombus
 
 
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

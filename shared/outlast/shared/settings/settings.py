@@ -19,7 +19,7 @@ from outlast.shared.domain.addresses import name_in
 from outlast.shared.domain.retry import RetryPolicy
 from outlast.shared.domain.runs import Durability, Isolation, MultitaskStrategy
 
-from . import graph_files
+from . import graph_files, redis_url
 from .fields import CONFIG_FILE, SettingsError, plain
 from .graphs import GraphSettings
 from .lakebase import LakebaseSettings
@@ -203,6 +203,13 @@ class Settings(LakebaseSettings, GraphSettings, BaseSettings):  # type: ignore[o
         ):
             raise ValueError("example.com, *.example.com or [fd00::1], without a scheme and a port; * is any name")
         return names
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and (wrong := redis_url.wrong_with(url.get_secret_value())):
+            raise ValueError(wrong)
+        return url
 
     @field_validator("db_schema")
     @classmethod
