@@ -137,8 +137,8 @@ async def _checkpoints(config: Settings) -> list[Finding]:
     """LangGraph's tables, where it is installed and the database answers: that it does not is said elsewhere."""
     if checkpoints_made_by() is None or not config.names_database:
         return []
-    database = Database.of(config, application="outlast doctor")
     try:
+        database = Database.of(config, application="outlast doctor")
         async with asyncio.timeout(_CHECKPOINTS_SECONDS):
             current = await checkpoints_are_current(database)
     except (OutlastError, TimeoutError):

@@ -17,7 +17,7 @@ from outlast.shared.driver_errors import NOT_PREPARED, READ_ONLY, translated
 from outlast.shared.lakebase import Lakebase, lakebase_of
 from outlast.shared.settings import Settings
 
-from .address import ConnInfo, fixed, minted
+from .address import ConnInfo, checked, fixed, minted
 from .connection import ANSWER_SECONDS, SOCKET, Connection
 from .pool_faults import heeding_cancels, try_again
 from .second_loop import SecondLoop
@@ -95,7 +95,7 @@ class Database:
         """The database that the settings name: DATABASE_URL, else a Lakebase. Raises SettingsError."""
         lakebase = lakebase_of(settings)
         return cls(
-            fixed(settings.required_database_url()) if lakebase is None else minted(lakebase),
+            fixed(checked(settings.required_database_url())) if lakebase is None else minted(lakebase),
             schema=settings.db_schema,
             application=application,
             pin_plan=pin_plan,
