@@ -75,6 +75,26 @@ async def test_a_worker_hears_its_bells(mode: object, database_url: str, setting
     assert worker.said == ""
 
 
+async def test_a_broker_that_answers_with_errors_ends_no_worker(
+    database_url: str, settings: Settings, tmp_path: Path
+) -> None:
+    with valkey(tmp_path / "broker") as port:
+        url = f"redis://127.0.0.1:{port}/0"
+        env = {"DATABASE_URL": database_url, "REDIS_URL": url, "OUTLAST_AGENTS": "count=tests.e2e.agents:count"}
+        along = settings.model_copy(update={"redis_url": SecretStr(url)})
+        with parts(env, tmp_path) as started, redis.Redis(port=port) as client:
+            worker = started.worker()
+            client.execute_command("ACL", "SETUSER", "default", "-brpop")
+            await until(lambda: is_true("broker.refuses" in worker.said))
+            async with serving(along, {"count": None}, workers=0) as service:
+                assert (await service.openai.responses.create(input="3")).output_text == "0 1 2 "
+                assert client.llen("{outlast}:outlast.default"), "no bell was rung that the worker could not hear"
+                client.execute_command("ACL", "SETUSER", "default", "+brpop")
+                await until(lambda: is_true(client.llen("{outlast}:outlast.default") == 0))
+            assert worker.stop() == 0
+    assert worker.said.count("broker.refuses") == 1
+
+
 async def is_true(value: object) -> object:
     return value
 

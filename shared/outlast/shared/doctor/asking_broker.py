@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -68,6 +69,8 @@ async def _ask(redis: Any, schema: str, queues: Sequence[str]) -> BrokerFacts:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error.__context__, ssl.SSLCertVerificationError):
+        return "its certificate is not one that this machine trusts (ssl_ca_certs names others)"
     if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
         return "it refuses the user or the password"
     if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():
