@@ -96,6 +96,7 @@ def test_a_setting_is_read_from_its_key_in_the_file(
         "isolation": '"process"',
         "event_loop": '"asyncio"',
         "multitask_strategy": '"reject"',
+        "redis_url": '"redis://mine:6379/0"',
         "self_fence_seconds": "4",
     }
     info = Settings.model_fields[field]

@@ -26,7 +26,8 @@ def load(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         problems = [
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors(include_input=False)
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_input=False)
         ]
         raise SettingsError("; ".join(problems)) from None
     except ValueError as error:  # outlast.toml is not TOML

@@ -207,9 +207,12 @@ class Settings(LakebaseSettings, GraphSettings, BaseSettings):  # type: ignore[o
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and (wrong := redis_url.wrong_with(url.get_secret_value())):
+        if url is None:
+            return None
+        given = url.get_secret_value().strip()  # a file's last line end is no part of it
+        if wrong := redis_url.wrong_with(given):
             raise ValueError(wrong)
-        return url
+        return SecretStr(given)
 
     @field_validator("db_schema")
     @classmethod
