@@ -40,6 +40,7 @@ def test_an_operator_names_the_tools_of_each_agent() -> None:
     settings = Settings(graph_tools="web_search,mine=mcp,mine=custom")  # type: ignore[arg-type]
     assert settings.taken("mine").tools == {"web_search", "mcp", "custom"}
     assert settings.graph_options("other").taken.tools == {"web_search"}
+    assert not settings.taken("mine").strict and Settings(strict_parameters=True).graph_options("mine").taken.strict
 
 
 ALLOWED: dict[str, Any] = {"type": "allowed_tools", "mode": "auto"}

@@ -97,7 +97,7 @@ def unsupported_parameter(name: str) -> Invalid:
 
 def _with_item(item: Json, param: str) -> Iterator[Invalid]:
     kind: str = item.get("type") or "message"
-    if kind not in ITEMS and not ("type" not in item and "id" in item):
+    if kind not in ITEMS:
         yield Invalid(
             f"A graph has no message for an item of type '{kind[:_SHOWN_CHARACTERS]}', and this agent is a graph. "
             "Leave the item out, or send what it says as a message.",
