@@ -177,6 +177,35 @@ async def test_the_document_of_the_api_is_whole_and_true(http: httpx.AsyncClient
     assert (await http.get("/docs")).status_code == 200
 
 
+@pytest.mark.parametrize("auth", ["none", "api_keys"])
+async def test_the_document_names_the_errors_that_are_sent_and_no_other(settings: Settings, auth: str) -> None:
+    ours = settings.model_copy(update={"auth": auth})
+    async with (
+        serving(ours, {"clock": clock}) as service,
+        httpx.AsyncClient(base_url=service.url, timeout=20) as http,
+    ):
+        document = (await http.get("/openapi.json")).json()
+        assert "HTTPValidationError" not in str(document) and "Successful" in str(document)
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                answers = operation["responses"]
+                asked = [
+                    (b"{", {}),
+                    (b"x" * 17_000_000, {}),
+                    (None, {"x-outlast-principal": ""}),
+                    (None, {"host": "evil"}),
+                ]
+                for content, headers in asked if method == "post" else asked[2:]:
+                    url = path.replace("{id}", NOBODY).replace("{owner}", "h:1:x")
+                    answer = await http.request(method, url, content=content, headers=headers)
+                    assert str(answer.status_code) in answers, (method, path, answer.status_code)
+                for status, said in answers.items():
+                    if int(status) >= 400:
+                        assert said["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+                assert ("401" in answers) == (auth == "api_keys" and "security" not in operation)
+                assert ("422" in answers) == (path in ("/v1/responses", "/v1/invocations") and method == "post")
+
+
 def references(value: Any) -> list[str]:
     if isinstance(value, list):
         return [reference for part in value for reference in references(part)]

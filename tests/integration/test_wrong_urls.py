@@ -86,7 +86,15 @@ async def test_a_wrong_method_is_named(http: httpx.AsyncClient) -> None:
     for method, path in WRONG_METHODS:
         answer = await http.request(method, path)
         assert path in refused(answer, 405, code="method_not_allowed"), (method, path)
-        assert answer.headers["allow"]
+        assert method not in answer.headers["allow"]
+
+
+async def test_a_wrong_method_is_told_all_that_the_path_has(http: httpx.AsyncClient) -> None:
+    for path, methods in {
+        "/v1/responses": "GET, POST", f"/responses/{NOBODY}": "DELETE, GET", "/health": "GET, HEAD",
+        "/invocations": "POST", "/admin/runs/cancel": "GET, POST", "/": "GET, HEAD",
+    }.items():  # fmt: skip
+        assert (await http.request("OPTIONS", path)).headers["allow"] == methods, path
 
 
 WRONG_QUERIES: dict[str, list[str]] = {

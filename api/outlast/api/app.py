@@ -20,7 +20,7 @@ from outlast.shared.store import schema
 from outlast.shared.sweep import Sweep
 from outlast.shared.user_tokens import UserTokens
 
-from . import errors, host_names
+from . import document, errors, host_names
 from .admission import Admission
 from .answer_headers import AnswerHeaders
 from .authentication import identify, only_admins
@@ -33,7 +33,6 @@ from .metrics.instruments import Metrics
 from .metrics.replica import ReplicaState
 from .overviews import Overviews
 from .routes import admin, health, lists, metrics, models, page, responses
-from .schemas import CreateResponse
 from .services import Services
 from .tail import Tail
 
@@ -70,12 +69,13 @@ def create_app(settings: Settings, *, on_loopback: bool = True) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(health.router)
     page.install(app)
-    if host_names.are_checked(settings, on_loopback=on_loopback):
+    checks_host = host_names.are_checked(settings, on_loopback=on_loopback)
+    if checks_host:
         app.add_middleware(HostNames, allowed=settings.allowed_hosts)
     app.add_middleware(Interruptions)
     app.add_middleware(AnswerHeaders)
     errors.install(app)
-    _describe(app, with_keys=settings.auth == "api_keys")
+    document.install(app, settings, checks_host=checks_host)
     return app
 
 
@@ -137,21 +137,3 @@ async def _running(forever: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
         yield
     finally:
         await background.cancel()
-
-
-def _describe(app: FastAPI, *, with_keys: bool) -> None:
-    """Put what the routes read by themselves into the API's document: the request's body and the key."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        body = CreateResponse.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(body.pop("$defs", {}))
-        schemas["CreateResponse"] = body
-        if with_keys:
-            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            document["security"] = [{"key": []}]  # routes without a key say so
-        return document
-
-    app.openapi = openapi

@@ -7,8 +7,10 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from outlast.shared.domain import errors
 from outlast.shared.wire import to_json
@@ -103,8 +105,20 @@ async def _http(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not supported by {path}.",
     }.get(error.status_code, str(error.detail))
     code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request.app, request.url.path)) or headers.get("Allow", "")
     body = error_body(message, type="invalid_request_error", code=code)
-    return Json(body, error.status_code, dict(error.headers or {}))
+    return Json(body, error.status_code, headers)
+
+
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """Those of all routes of a path: the framework knows those of the first one."""
+    found = set[str]()
+    for route in iter_route_contexts(app.routes):
+        if route.methods and compile_path(route.path or "")[0].match(path):
+            found |= set(route.methods)
+    return sorted(found)
 
 
 async def _validation(_request: Request, error: Exception) -> Response:

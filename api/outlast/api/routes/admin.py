@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from starlette.responses import Response
 
 from outlast.api.bodies import read_json
+from outlast.api.document import ID
 from outlast.api.errors import Json
 from outlast.api.services import Replica, Services
 from outlast.shared.domain.errors import AlreadyFinished, CannotRetry, Invalid, NotFound, RunNotFound
@@ -103,7 +104,9 @@ async def queue(services: Replica) -> Response:
 async def list_runs(
     services: Replica,
     limit: Annotated[int, Query(ge=1, le=MOST, description="At most so many.")] = 20,
-    after: Annotated[str | None, Query(description="A run's id: only those that are older.")] = None,
+    after: Annotated[
+        str | None, Query(description="A run's id: only those that are older.", json_schema_extra=ID)
+    ] = None,
     status: Annotated[RunStatus | None, Query(description="Only those in this status.")] = None,
     agent: Annotated[Text | None, Query()] = None,
     principal: Annotated[Text | None, Query()] = None,

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
 from outlast.api.authentication import Caller
+from outlast.api.document import ID, UNCHANGED
 from outlast.api.errors import Json
 from outlast.api.services import Replica
 from outlast.shared.domain.errors import Invalid
@@ -26,12 +27,14 @@ Limit = Annotated[int, Query(ge=1, le=100, description="At most so many.")]
 Tag = Annotated[str, Header(include_in_schema=False)]
 
 
-@router.get("/responses", summary="List your responses, the newest first", response_class=Response)
+@router.get("/responses", summary="List your responses, the newest first", response_class=Response, responses=UNCHANGED)
 async def list_responses(
     services: Replica,
     caller: Caller,
     limit: Limit = 20,
-    after: Annotated[str | None, Query(description="A response id: only those that are older.")] = None,
+    after: Annotated[
+        str | None, Query(description="A response id: only those that are older.", json_schema_extra=ID)
+    ] = None,
     status: Annotated[RunStatus | None, Query(description="Only those in this status.")] = None,
     if_none_match: Tag = "",
 ) -> Response:

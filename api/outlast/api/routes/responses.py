@@ -12,6 +12,7 @@ from outlast.api import presence
 from outlast.api.authentication import Caller, identify, user_token
 from outlast.api.bodies import read_json
 from outlast.api.cancellation import cancel
+from outlast.api.document import UNCHANGED
 from outlast.api.errors import Json
 from outlast.api.request_checks import parse
 from outlast.api.services import Replica, Services
@@ -52,6 +53,11 @@ _STREAM: dict[int | str, dict[str, Any]] = {
         "description": "The response object, or its events when `stream` is true.",
         "content": {"application/json": {}, "text/event-stream": {}},
     }
+}
+_RETRIEVED: dict[int | str, dict[str, Any]] = {
+    **_STREAM,
+    204: {"description": "The stream has ended before the number in Last-Event-ID."},
+    **UNCHANGED,
 }
 _SUBMITTED: dict[int | str, dict[str, Any]] = {
     **_STREAM,
@@ -101,7 +107,7 @@ async def _create(request: Request, *, databricks: bool) -> Response:
     return FinishedResponse(services, submitted.run, headers=headers)
 
 
-@router.get("/responses/{id}", responses=_STREAM, summary="Read a response, or stream its events")
+@router.get("/responses/{id}", responses=_RETRIEVED, summary="Read a response, or stream its events")
 async def retrieve(
     request: Request,
     id: str,
