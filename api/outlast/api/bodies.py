@@ -25,7 +25,7 @@ _STRING = re.compile(rb'"[^"]*"')
 async def read_json(request: Request, limit: int, *, named: str = _SETTING) -> Any:
     """The body's value. Raises TooLarge, and Invalid for what is no JSON."""
     body = await _read(request, limit, named)
-    if not body.strip():
+    if not body or body.isspace():
         raise Invalid("The request body is empty: send a JSON object.", code="invalid_json")
     if _has_too_many_values(body):
         raise TooLarge(f"The request body has more than {MAX_JSON_VALUES} JSON values.")
@@ -40,7 +40,7 @@ async def read_json(request: Request, limit: int, *, named: str = _SETTING) -> A
         raise Invalid(f"The request body is not valid JSON: {error}.", code="invalid_json") from None
 
 
-async def _read(request: Request, limit: int, named: str) -> bytes:
+async def _read(request: Request, limit: int, named: str) -> bytearray:
     body = bytearray()
     size = 0
     more = True
@@ -55,10 +55,10 @@ async def _read(request: Request, limit: int, named: str) -> bytes:
         more = message.get("more_body", False) and size <= 4 * limit  # read on, so that the client can read the answer
     if size > limit:
         raise TooLarge(f"The request body is larger than {limit} bytes ({named}).")
-    return bytes(body)
+    return body
 
 
-def _has_too_many_values(body: bytes) -> bool:
+def _has_too_many_values(body: bytes | bytearray) -> bool:
     if len(body) <= MAX_JSON_VALUES or _separators(body) < MAX_JSON_VALUES:
         return False
     without_escapes = body.replace(rb"\\", b"").replace(rb"\"", b"")
@@ -67,6 +67,6 @@ def _has_too_many_values(body: bytes) -> bool:
     return _separators(_STRING.sub(b"", without_escapes)) >= MAX_JSON_VALUES  # a text may hold any number of commas
 
 
-def _separators(body: bytes) -> int:
+def _separators(body: bytes | bytearray) -> int:
     """A comma, or the start of a list or an object, stands before each value but the first."""
     return body.count(b",") + body.count(b"[") + body.count(b"{")

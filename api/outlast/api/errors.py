@@ -113,12 +113,12 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _methods(app: FastAPI, path: str) -> list[str]:
-    """Those of all routes of a path: the framework knows those of the first one."""
-    found = set[str]()
-    for route in iter_route_contexts(app.routes):
-        if route.methods and compile_path(route.path or "")[0].match(path):
-            found |= set(route.methods)
-    return sorted(found)
+    """Those of all routes of a path: the framework knows those of the first one. Ids do not have a path's own name."""
+    routes = list(iter_route_contexts(app.routes))
+    matching = [route for route in routes if route.path == path] or [
+        route for route in routes if compile_path(route.path or "")[0].match(path)
+    ]
+    return sorted({method for route in matching for method in route.methods or ()})
 
 
 async def _validation(_request: Request, error: Exception) -> Response:

@@ -22,7 +22,7 @@ def to_json(value: Any, *, in_order: bool = False) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if in_order else None).decode()
 
 
-def from_json(text: str | bytes) -> Any:
+def from_json(text: str | bytes | bytearray) -> Any:
     """Raises ValueError when the text is not JSON."""
     return orjson.loads(text)
 
