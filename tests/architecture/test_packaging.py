@@ -64,7 +64,12 @@ def test_its_metadata_names_the_extras_the_licence_and_the_command(wheel: Path) 
     assert set(head.get_all("Provides-Extra") or []) == extras
     assert head["License-Expression"] == "Apache-2.0"
     assert head["Requires-Python"] == ">=3.11"
-    assert metadata(wheel, "entry_points.txt").split() == ["[console_scripts]", "outlast", "=", "outlast.infra.cli:app"]
+    assert metadata(wheel, "entry_points.txt").split() == [
+        "[console_scripts]",
+        "outlast",
+        "=",
+        "outlast.infra.entry:main",
+    ]
     assert "Apache License" in metadata(wheel, "licenses/LICENSE")
 
 
