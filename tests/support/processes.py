@@ -95,7 +95,7 @@ class Part:
     def wait_ready(self) -> None:
         """Until the worker has said that it is ready."""
         readable, _, _ = select.select([self._read], [], [], START_SECONDS)
-        assert readable and os.read(self._read, 1), self.said
+        assert readable and os.read(self._read, 1) == b"1", self.said
 
     @property
     def said(self) -> str:
