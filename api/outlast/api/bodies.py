@@ -1,6 +1,6 @@
 """The body of a request, as JSON: the one place that reads it, for every route.
 
-A route reads it when it knows who is calling. Until then the connection holds back what has not arrived.
+A route reads it when it knows its caller. Until then the connection holds back what has not arrived.
 """
 
 from __future__ import annotations

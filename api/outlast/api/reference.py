@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -29,6 +30,7 @@ _PAGE = """<!doctype html>
 </html>
 """
 _JSON = "application/json"
+_CODE = re.compile("`+([^`]+)`+")
 
 
 def page(document: Part) -> str:
@@ -58,7 +60,7 @@ def _section(method: str, path: str, operation: Part) -> str:
         for given in operation.get("parameters", ())
     ]
     answers = "".join(
-        f"<tr><td>{escape(status)}</td><td>{escape(answer['description'])}</td></tr>"
+        f"<tr><td>{escape(status)}</td><td>{_text(answer, 'description')}</td></tr>"
         for status, answer in operation["responses"].items()
     )
     return (
@@ -114,7 +116,7 @@ def _type(schema: Part) -> str:
 
 
 def _text(of: Part, name: str) -> str:
-    return escape(of.get(name, ""))
+    return _CODE.sub(r"<code>\1</code>", escape(of.get(name, "")))
 
 
 def _anchor(method: str, path: str) -> str:

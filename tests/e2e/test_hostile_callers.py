@@ -1,4 +1,4 @@
-"""Bodies that no key comes with cost a replica nothing, on whatever route they come."""
+"""A real replica and callers without a key: what their bodies cost, and by which names they may call it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi.routing import iter_route_contexts
 
 from outlast.api.app import create_app
 from outlast.shared.settings import Settings
-from tests.support.processes import Parts, free_port, parts
+from tests.support.processes import Parts, free_port, parts, wait_serving
 from tests.support.refusals import NOBODY
 
 BODY_BYTES = 64 * 2**20
@@ -39,6 +39,15 @@ def test_without_a_key_64_mb_on_each_route_cost_no_memory(started: Parts, settin
             send(port, method, path)
     assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     assert most_memory_kb(api.process.pid) - before < MOST_KB
+
+
+@pytest.mark.parametrize(("address", "status"), [("127.0.0.1", 421), ("0.0.0.0", 200)])
+def test_a_replica_knows_whether_it_listens_on_loopback(started: Parts, address: str, status: int) -> None:
+    port = free_port()
+    api = started.launch(["api", "--host", address, "--port", str(port)], {"OUTLAST_AUTH": "none"})
+    wait_serving(api, port)
+    answer = httpx.get(f"http://127.0.0.1:{port}/models", headers={"host": "evil.example"})
+    assert answer.status_code == status
 
 
 def send(port: int, method: str, path: str) -> None:
