@@ -450,7 +450,8 @@ def env(database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("print('noise')\nasync def agent(request, context):\n    yield ''\n")
     (tmp_path / "bad.py").write_text("import os\nraise RuntimeError('no way to ' + os.environ['DATABASE_URL'])\n")
-    (tmp_path / "gone.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "gone.py").write_text("import os\nos._exit(3)\n")
     return {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "OUTLAST_AGENTS": "mine=mine:agent"}
 
 
@@ -468,6 +469,7 @@ def test_a_healthy_outlast_exits_with_0_and_a_doubtful_one_with_1_when_it_is_str
     [
         ({"OUTLAST_BEAT_SECONDS": "5"}, "OUTLAST_LEASE_SECONDS must be at least three times"),
         ({"OUTLAST_AGENTS": "m=nowhere:agent"}, "there is no module 'nowhere'"),
+        ({"OUTLAST_AGENTS": "m=leaving:agent"}, "importing leaving raised SystemExit: 3, at leaving.py:2"),
         ({"OUTLAST_AGENTS": "m=gone:agent"}, "Loading the agents ended early"),
         ({"DATABASE_URL": ""}, "DATABASE_URL is not set"),
         ({"REDIS_URL": "redis://127.0.0.1:9"}, "127.0.0.1:9, database 0"),
