@@ -20,6 +20,7 @@ import uvloop
 from celery.concurrency.base import BasePool
 
 from outlast.shared import fitness
+from outlast.shared.background import Background
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import OutlastError, Unavailable
 from outlast.shared.doorbell import Doorbell
@@ -108,8 +109,9 @@ class RunPool(BasePool):
             if not await _unless_set(self._stop, children.start()):
                 await children.stop()
                 return
-            condition.keeping = keeping = asyncio.create_task(dispatcher.run_forever())
-            ending = asyncio.create_task(self._end_when_due(dispatcher, keeping))
+            background = Background()
+            condition.keeping = keeping = background.start(dispatcher.run_forever())
+            ending = background.start(self._end_when_due(dispatcher, keeping))
             self._started.set_result(dispatcher)
             await self._stop.wait()
             condition.draining = True
