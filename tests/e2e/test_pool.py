@@ -172,6 +172,18 @@ def test_a_worker_with_a_stalled_child_stops_and_hands_its_run_back(pool: Pool) 
     assert pool.client.responses.retrieve(run).status == "queued"
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_worker_that_is_stopped_while_its_children_start_ends_in_order(pool: Pool, times: int) -> None:
+    worker = pool.started.launch(["worker"], {})
+    until_sync(lambda: descendants(worker.process.pid))
+
+    for _ in range(times):
+        worker.process.send_signal(signal.SIGTERM)
+
+    assert worker.process.wait(60) == 0, worker.said
+    assert "Traceback" not in worker.said and "critical" not in worker.said
+
+
 def test_a_killed_fork_server_is_replaced_with_its_children(pool: Pool) -> None:
     worker = pool.started.worker()
     run = pool.submit("count", "100")

@@ -50,6 +50,7 @@ class RunPool(BasePool):
     task_join_will_block = False
     _loop: asyncio.AbstractEventLoop | None = None
     _stop: asyncio.Event | None = None
+    _dispatcher: Dispatcher | None = None
     _asked_to_stop = False
     """A signal may come at any time: before there is a loop, too."""
 
@@ -59,7 +60,6 @@ class RunPool(BasePool):
 
     def on_start(self) -> None:
         self._started: Future[Dispatcher | None] = Future()
-        self._dispatcher: Dispatcher | None = None
         self._thread = threading.Thread(target=self._run, name="dispatcher")
         self._thread.start()
         try:
@@ -106,7 +106,7 @@ class RunPool(BasePool):
             lambda: children.ready, lambda: dispatcher.missing_since, lease_seconds=self.settings.lease_seconds
         )
         async with answering(self.settings.health_port, {"/health": condition.health, "/ready": condition.readiness}):
-            if not await _unless_set(self._stop, children.start()):
+            if self._stop.is_set() or not await _unless_set(self._stop, children.start()):
                 await children.stop()
                 return
             background = Background()

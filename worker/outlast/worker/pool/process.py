@@ -67,12 +67,16 @@ class Child:
         (ours, theirs), (our_stacks, their_stacks) = socket.socketpair(), socket.socketpair()
         our_output, their_output = _context.Pipe(duplex=False)
         our_stacks.setblocking(False)
+        given = Shared(*memory, theirs, their_stacks, their_output)
         with theirs, their_stacks, their_output:
+            starting = asyncio.create_task(asyncio.to_thread(_start, given, settings))
             try:
-                process = await asyncio.to_thread(_start, Shared(*memory, theirs, their_stacks, their_output), settings)
+                process = await asyncio.shield(starting)
             except BaseException:
                 for end in (ours, our_stacks, our_output):
                     end.close()
+                with suppress(Exception):
+                    (await starting).kill()  # the thread goes on, and passes on what must be open until then
                 raise
         channel, shared = await Channel.over(ours), Shared(*memory, ours, our_stacks, our_output)
         return cls(process, shared, channel, 1 if isolated else settings.concurrency, isolated)
