@@ -12,6 +12,7 @@ from outlast.worker.dispatcher import Dispatcher
 
 from .life import Life
 from .process import Child
+from .suspects import Suspects
 
 log = structlog.get_logger()
 
@@ -30,6 +31,7 @@ class Children:
         self._lives: dict[asyncio.Task[None], Life] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._suspects = Suspects()
 
     @property
     def ready(self) -> int:
@@ -82,7 +84,8 @@ class Children:
     async def _live(self, ready: asyncio.Event, isolated: bool) -> Life:
         """One child, to its end, or until it is worn: it then ends by itself, and another takes its place."""
         child = await Child.start_process(self._settings, isolated=isolated)
-        life = Life(child, self._settings, self._dispatcher)
+        child.limit = self._suspects.limit
+        life = Life(child, self._settings, self._dispatcher, self._suspects)
         task = asyncio.create_task(life.run())
         self._lives[task] = life
         task.add_done_callback(self._lives.pop)

@@ -19,6 +19,7 @@ from outlast.worker.dispatcher import Dispatcher
 from outlast.worker.pulse import Watch
 
 from .process import Child
+from .suspects import Suspects
 from .threads import at_work
 
 log = structlog.get_logger()
@@ -28,8 +29,9 @@ _LOOKS = 10  # at a loop, in the time after which it counts as stalled
 
 
 class Life:
-    def __init__(self, child: Child, settings: Settings, dispatcher: Dispatcher) -> None:
+    def __init__(self, child: Child, settings: Settings, dispatcher: Dispatcher, suspects: Suspects) -> None:
         self.child = child
+        self._suspects = suspects
         self.reason: str | None = None
         """Why it could not start."""
         self.explained = False
@@ -70,10 +72,11 @@ class Life:
             self._dispatcher.lost(self.child, stalls.CAUSE, self._stalled_by, stall=cause)
             return
         executing = self._executing & held
-        self.explained = bool(executing) or self.child.worn.is_set()
+        culprits = executing if len(executing) == 1 else self._suspects.convicted(executing or held)
+        self.explained = bool(executing or culprits) or self.child.worn.is_set()
         if held or not self.child.worn.is_set():
             log.warning("child.died", pid=self.child.pid, exit_code=code)
-        self._dispatcher.lost(self.child, _cause(code), executing or held)
+        self._dispatcher.lost(self.child, _cause(code), culprits)
 
     @property
     def _executing(self) -> AbstractSet[Lease]:

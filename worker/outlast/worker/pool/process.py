@@ -6,13 +6,14 @@ It comes from a fork server, which is small, has no threads and has loaded what 
 from __future__ import annotations
 
 import asyncio
+import math
 import multiprocessing
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence, Set as AbstractSet
+from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 
@@ -53,6 +54,8 @@ class Child:
         self._exit_code: int | None = None
         self.isolated = isolated
         self.agents: Mapping[str, AgentKind] = {}
+        self.limit: Callable[[], float] = lambda: math.inf
+        """How many runs it takes at most, whatever it has been given."""
         self.marks = Marks(shared.marks)
         self.pulse = Pulse(shared.pulse)
         self.ready = asyncio.Event()
@@ -88,7 +91,7 @@ class Child:
 
     @property
     def slots(self) -> int:
-        return 0 if self.exited.is_set() or self.worn.is_set() else self._slots
+        return 0 if self.exited.is_set() or self.worn.is_set() else int(min(self._slots, self.limit()))
 
     def was_told_to_stop(self, held: AbstractSet[Lease]) -> bool:
         """Whether one of these attempts has been."""
