@@ -34,13 +34,19 @@ def test_the_death_of_an_idle_process_is_nobodys_doing() -> None:
     assert not Suspects().convicted(set())
 
 
-def test_while_it_is_not_known_a_child_takes_half_of_them_for_a_while() -> None:
+def test_after_three_deaths_a_child_takes_half_of_the_suspects_for_a_while() -> None:
     now = 100.0
     suspects = Suspects(lambda: now)
     assert suspects.limit() == math.inf
-    suspects.convicted({Lease(run, 1) for run in (POISON, *INNOCENT)})
+    for attempt in (1, 2):
+        suspects.convicted({Lease(run, attempt) for run in (POISON, *INNOCENT)})
+        assert suspects.limit() == math.inf, "what is killed from outside holds up nothing"
+    suspects.convicted({Lease(run, 3) for run in (POISON, *INNOCENT)})
     assert suspects.limit() == 4
     now += 61
+    assert suspects.limit() == math.inf
+    suspects.convicted({Lease(run, 4) for run in INNOCENT[:2]})
+    suspects.convicted({Lease(new_uuid(), 1), Lease(new_uuid(), 1)})
     assert suspects.limit() == math.inf
     suspects.convicted({Lease(POISON, 2)})
     assert suspects.limit() == math.inf
