@@ -18,7 +18,7 @@ def new_pool() -> RunPool:
         redis_url="redis://127.0.0.1:1/0",
         agents={"agent": "no_such_module:agent"},
     )
-    return RunPool.serving(settings)()
+    return RunPool.serving(settings, on_refusal=lambda _: None)()
 
 
 @pytest.mark.parametrize("times", [1, 2])
