@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -32,6 +33,15 @@ _servers: list[Postgres | Valkey] = []
 # As services log. The default would show the variables of every frame: half a minute for a graph that fails.
 _plainly = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _plainly])
+_configure = structlog.configure
+
+
+def _configure_without_cache(**options: Any) -> None:
+    """A logger that is kept from its first use on would log as one test has configured it in all later ones."""
+    _configure(**{**options, "cache_logger_on_first_use": False})
+
+
+structlog.configure = _configure_without_cache
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -151,9 +161,9 @@ async def database(database_url: str) -> AsyncGenerator[Database]:
         yield opened
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def plain_logging() -> Generator[None]:
-    """What a test configures is taken back."""
+    """What a test configures, or a command that it runs, is taken back."""
     root, before = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in ("psycopg", "celery", "kombu", "httpx", "httpx2", "amqp")}

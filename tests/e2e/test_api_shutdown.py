@@ -59,7 +59,7 @@ async def deaf_client(port: int, run: str) -> AsyncGenerator[None]:
     _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     writer.transport.pause_reading()  # type: ignore[attr-defined]
-    writer.write(f"GET /responses/{run}?stream=true HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    writer.write(f"GET /responses/{run}?stream=true HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
     await writer.drain()
     try:
         yield

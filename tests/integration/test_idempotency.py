@@ -149,9 +149,9 @@ async def test_the_openai_client_sends_keys(service: Service, gate: asyncio.Even
 
 async def test_the_document_names_the_header_and_the_refusals(http: httpx.AsyncClient) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
-    for path in ("/v1/responses", "/v1/invocations"):
+    for path, methods in {"/v1/responses": "GET, POST", "/v1/invocations": "POST"}.items():
         described = paths[path]["post"]
         assert [parameter["name"] for parameter in described["parameters"]] == ["Idempotency-Key"]
         assert set(described["responses"]) >= {"200", "422", "429"} and described["requestBody"]["required"]
         refusal = await http.put(path)
-        assert (refusal.status_code, refusal.headers["allow"]) == (405, "POST")
+        assert (refusal.status_code, refusal.headers["allow"]) == (405, methods)

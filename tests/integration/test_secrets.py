@@ -125,7 +125,7 @@ async def test_no_word_of_an_exception_reaches_a_client(settings: Settings, data
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_passwords_are_masked_in_every_line(form: Any, plain_logging: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_passwords_are_masked_in_every_line(form: Any, capsys: pytest.CaptureFixture[str]) -> None:
     ours = load(
         database_url=SecretStr("postgresql://me:p%40ssw0rd%21x@db/name"),
         redis_url=SecretStr("redis://:rediss3cret@cache:6379/0"),
@@ -155,7 +155,7 @@ def test_passwords_are_masked_in_every_line(form: Any, plain_logging: None, caps
         assert [json.loads(line)["level"] for line in said.splitlines()] == ["error", "error", "error"]
 
 
-def test_a_short_password_does_not_mutilate_the_log(plain_logging: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_short_password_does_not_mutilate_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     ours = load(database_url=SecretStr("postgresql://me:me@db/name"), log_format="json", agents={})
     logs.configure(ours, part="api")
     structlog.get_logger().warning("some.event", name="me@example.org", url="postgresql://me:me@db/name")

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 import redis
 
+from outlast.shared.broker import key_prefix
 from outlast.shared.connections import Database
 from outlast.shared.domain.errors import Unavailable
 from outlast.shared.doorbell import Doorbell, broker_queue
@@ -172,7 +173,7 @@ async def test_a_bell_is_rung_again_only_when_none_is_on_its_way(settings: Setti
     with redis.Redis.from_url(redis_url) as broker:
 
         def bells(queue: str) -> int:
-            return int(broker.llen(f"{settings.db_schema}:{broker_queue(settings.db_schema, queue)}"))  # type: ignore[arg-type]
+            return int(broker.llen(f"{key_prefix(settings.db_schema)}{broker_queue(settings.db_schema, queue)}"))  # type: ignore[arg-type]
 
         doorbell.start()
         try:

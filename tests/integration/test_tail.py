@@ -295,7 +295,7 @@ async def test_a_client_that_takes_nothing_is_cut_and_holds_nobody_up(
         run = await started(service)
         host, port = service.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
-        writer.write(f"GET /responses/{run}?stream=true HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        writer.write(f"GET /responses/{run}?stream=true HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
         await viewed(service, 1)
         reader._transport.pause_reading()  # type: ignore[attr-defined]  # the point: a client that does not read
         other = asyncio.create_task(streamed(service.url, run))

@@ -26,7 +26,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return said.rstrip("\n").split("\n")
 
 
-def test_fields_say_what_they_hold_and_no_more(plain_logging: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fields_say_what_they_hold_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
     to_console()
     structlog.get_logger().error("some.event", name=f"{EVIL}\n{FORGED}", **{f"a{EVIL}": [EVIL]})
 
@@ -34,7 +34,7 @@ def test_fields_say_what_they_hold_and_no_more(plain_logging: None, capsys: pyte
     assert "name='␛]0;title␇␛[2J\ufffd31m␍\ufffd\\n2025" in line
 
 
-def test_what_an_agent_logs_is_one_event(plain_logging: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_an_agent_logs_is_one_event(capsys: pytest.CaptureFixture[str]) -> None:
     to_console()
     logging.getLogger("an.agent").error("asked: %s", f"{EVIL}\n{FORGED}")
 
@@ -44,7 +44,7 @@ def test_what_an_agent_logs_is_one_event(plain_logging: None, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("stack_info", [False, True])
-def test_so_is_a_traceback(plain_logging: None, capsys: pytest.CaptureFixture[str], stack_info: bool) -> None:
+def test_so_is_a_traceback(capsys: pytest.CaptureFixture[str], stack_info: bool) -> None:
     to_console()
     try:
         raise ValueError(f"{EVIL}\n{FORGED}")

@@ -66,48 +66,43 @@ def texts(lines: list[str]) -> list[str]:
     return [event["text"] for event in events]
 
 
-@pytest.fixture
-def plain(plain_logging: None, capsys: pytest.CaptureFixture[str]) -> pytest.CaptureFixture[str]:
-    return capsys
-
-
-def test_each_line_is_an_event_and_none_is_forged(plain: pytest.CaptureFixture[str]) -> None:
+def test_each_line_is_an_event_and_none_is_forged(capsys: pytest.CaptureFixture[str]) -> None:
     said = f"asked: x\n{FORGED}\r\n\n\x1b[2J\xe9 ".encode("latin-1")
 
-    assert texts(Log(plain, "json").of(said, b"end")) == ["asked: x", FORGED, "\x1b[2J\ufffd end"]
+    assert texts(Log(capsys, "json").of(said, b"end")) == ["asked: x", FORGED, "\x1b[2J\ufffd end"]
 
 
-def test_on_a_terminal_a_line_begins_with_whose_it_is(plain: pytest.CaptureFixture[str]) -> None:
-    first, second = Log(plain, "console").of(b"\x1b]0;title\x07\rhi\n2025-06-14T09:00:00Z [info     ] run.finished\n")
+def test_on_a_terminal_a_line_begins_with_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = Log(capsys, "console").of(b"\x1b]0;title\x07\rhi\n2025-06-14T09:00:00Z [info     ] run.finished\n")
 
     assert first.endswith("Z [agent 7] ␛]0;title␇␍hi")
     assert second.endswith("Z [agent 7] 2025-06-14T09:00:00Z [info     ] run.finished")
 
 
-def test_what_does_not_end_is_told_in_pieces(plain: pytest.CaptureFixture[str]) -> None:
-    said = texts(Log(plain, "json").of(b"x" * 200_000))
+def test_what_does_not_end_is_told_in_pieces(capsys: pytest.CaptureFixture[str]) -> None:
+    said = texts(Log(capsys, "json").of(b"x" * 200_000))
 
     assert "".join(said) == "x" * 200_000 and len(said) > 1
 
 
 def test_what_is_followed_by_silence_is_told(
-    plain: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "_SILENCE_SECONDS", 0.05)
-    log = Log(plain, "json")
+    log = Log(capsys, "json")
     reading, writing = multiprocessing.Pipe(duplex=False)
     thread = output.log_lines(reading, 7)
     subprocess.run(["printf", "go on? "], stdout=writing.fileno(), check=True)
-    said = until_sync(lambda: plain.readouterr().err)
+    said = until_sync(lambda: capsys.readouterr().err)
 
     assert texts([said]) == ["go on?"]
     assert log.until_closed(thread, writing) == []
 
 
 def test_everything_a_process_writes_goes_there_and_its_log_does_not(
-    plain: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    log = Log(plain, "json")
+    log = Log(capsys, "json")
     reading, writing = multiprocessing.Pipe(duplex=False)
     thread = output.log_lines(reading, 7)
     command = [sys.executable, "-c", DIVERTED, str(writing.fileno())]

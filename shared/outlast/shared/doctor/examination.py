@@ -104,7 +104,9 @@ class _DatabaseExaminer:
         try:
             opened = Database.of(self._settings, application="outlast doctor")
         except SettingsError as wrong:
-            return [error("database", wrong.message, "Set or correct the variable that it names.")]
+            return [
+                error("database", f"{wrong.message.removesuffix('.')}.", "Set or correct the variable that it names.")
+            ]
         self._place = str(opened.lakebase.target) if opened.lakebase else _place_of(self._settings)
         if opened.lakebase is not None:
             self._database_fix = _LAKEBASE_FIX
