@@ -1,4 +1,4 @@
-"""What a child process prints becomes events of its parent's log, whoever in it prints and however it ends."""
+"""What a child process prints becomes events of its parent's log, whatever in it prints and however it ends."""
 
 from __future__ import annotations
 

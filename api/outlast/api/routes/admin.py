@@ -72,7 +72,7 @@ B = TypeVar("B", bound=Bulk)
 
 
 def _in_body(model: type[B]) -> Any:
-    """Read by a dependency: FastAPI reads a body of its own before it asks who is calling, and without a limit."""
+    """Read by a dependency: FastAPI reads a body of its own before it asks for the key, and without a limit."""
 
     async def read(request: Request) -> B:
         body = await read_json(request, _MAX_BODY_BYTES, named="under /admin")

@@ -14,10 +14,10 @@ from .connection import Connection
 @contextmanager
 def heeding_cancels() -> Generator[None]:
     """A cancel that comes just when the pool has a connection is lost in it before Python 3.12: its asyncio.wait_for
-    then returns as if there had been none. Who is to stop would beat on for ever.
+    then returns as if there had been none. A task that is to stop would go on for ever.
     """
     task = asyncio.current_task()
-    before = task.cancelling() if task else 0  # who tidies up after a cancel is not cancelled again
+    before = task.cancelling() if task else 0  # a task that tidies up after a cancel is not cancelled again
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Who ends processes without a word: what one death does not tell, several do. Pure."""
+"""Which run ends processes without a word: what one death does not tell, several do. Pure."""
 
 from __future__ import annotations
 
