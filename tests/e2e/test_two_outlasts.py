@@ -48,4 +48,4 @@ def test_two_outlasts_share_a_database_and_a_redis(database_url: str, redis_url:
 
     assert answers == {"one": {"one"}, "Zwei": {"Zwei"}}
     with redis.Redis.from_url(redis_url, decode_responses=True) as connection:
-        assert all(key.startswith(("one:", "Zwei:")) for key in connection.scan_iter())
+        assert all(key.startswith(("{one}:", "{Zwei}:")) for key in connection.scan_iter())

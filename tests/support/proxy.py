@@ -83,9 +83,11 @@ class Proxy:
         """Every piece comes so much later, either way."""
         self.watch: Callable[[], Watch] | None = None
         """Makes a `Watch` for each new connection. A connection whose answer is lost is reset when that comes."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        # Bound to the end: while the proxy refuses, no other socket of the machine may be given its port.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port: int = self._reserved.getsockname()[1]
 
     # -- from the test, in any thread ----------------------------------------------------------------------------------
 
@@ -135,6 +137,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._reserved.close()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

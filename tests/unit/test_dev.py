@@ -28,7 +28,7 @@ async def test_by_itself_it_asks_the_example_only(
     monkeypatch.setattr(dev, "_say_hello", urls.append)
     started = Dev(load(agents=agents), 1, hello=hello)
 
-    started._choose_agents()
+    started.choose_agents()
     await started._greet()
 
     assert urls == ["http://127.0.0.1:1"] * asked

@@ -43,10 +43,12 @@ def run(*, port: int, hello: bool | None) -> int:
     """
     _refuse_taken(port)
     config = settings.load()
+    dev = Dev(config, port, hello=hello)
+    dev.choose_agents()
     with _holding_folder(config):
         forget_running(config)  # whatever was noted there has ended without a word
         try:
-            return asyncio.run(Dev(config, port, hello=hello).run())
+            return asyncio.run(dev.run())
         except EmbeddedError as error:
             raise SettingsError(str(error)) from None
 
@@ -77,7 +79,6 @@ class Dev:
     # -- starting ------------------------------------------------------------------------------------------------------
 
     async def _start_and_watch(self) -> None:
-        self._choose_agents()
         await self._start_servers()
         embedded = {"database_url": self._env["DATABASE_URL"]} if "DATABASE_URL" in self._env else {}
         database = Database.of(settings.load(**embedded), application="outlast dev")
@@ -92,7 +93,8 @@ class Dev:
             await self._greet()
             self._tell_what_next(worker)
 
-    def _choose_agents(self) -> None:
+    def choose_agents(self) -> None:
+        """Decide which agents are served, before anything is made. Raises SettingsError."""
         agents = self._settings.agents
         if not agents and Path(_GRAPHS).is_file():  # a project of LangGraph's users
             self._env["OUTLAST_AGENTS"] = _GRAPHS
