@@ -31,12 +31,12 @@ class Connection(asyncio.Protocol):
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """The status and the body."""
-        return await self._ask(f"GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n".encode())
+        return await self._ask(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """The status and the body."""
-        head = f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-        return await self._ask(f"{head}\r\n\r\n".encode() + body)
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        return await self._ask(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
 
     async def _ask(self, request: bytes) -> tuple[int, bytes]:
         self._answer = asyncio.get_running_loop().create_future()
@@ -63,7 +63,7 @@ class Stream(asyncio.Protocol):
     """One stream of events, of which nothing is kept: ``seen`` is called with each whole piece of it."""
 
     def __init__(self, path: str, seen: Callable[[bytes], None]) -> None:
-        self._request = f"GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n".encode()
+        self._request = f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
         self._seen = seen
         self._rest = b""
         self.began = asyncio.Event()
