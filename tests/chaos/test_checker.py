@@ -204,6 +204,8 @@ def test_what_was_deleted_and_is_there_is_noticed() -> None:
     evidence = Sample().evidence()
     evidence.watched[0].deleted = True
     assert [v.sentence for v in judge(evidence)] == [f"{RUN} was deleted and is there"]
+    evidence.watched[0].run = "resp_0"  # before the one that is there, which a late request has made
+    assert judge(evidence) == []
     evidence.runs.clear()
     assert judge(evidence) == []
 
