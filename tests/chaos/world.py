@@ -175,9 +175,9 @@ class World:
         for server in (self.postgres, self.valkey):
             if server.poll() is not None:
                 await asyncio.to_thread(server.start)
-        await until(self._lets_everybody_in, seconds=START_SECONDS)  # it may still recover from its last death
+        await until(self._lets_all_parts_in, seconds=START_SECONDS)  # it may still recover from its last death
 
-    async def _lets_everybody_in(self) -> bool:
+    async def _lets_all_parts_in(self) -> bool:
         with suppress(psycopg.OperationalError):
             for member in self.members:
                 await self.admin(f"ALTER ROLE {member.name} LOGIN")

@@ -21,7 +21,7 @@ async def test_what_is_loaded_and_since_when_is_told_again_and_again(monkeypatch
     becoming = asyncio.ensure_future(ready.wait())
 
     with capture_logs() as said:
-        first = asyncio.create_task(waiting.first_of(cast("Any", becoming)))
+        first = asyncio.create_task(waiting.wait_for_first(cast("Any", becoming)))
 
         async def told_twice() -> bool:
             return len(said) > 1

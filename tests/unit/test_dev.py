@@ -1,4 +1,4 @@
-"""`outlast dev`: which agent it asks by itself, and who may use its folder."""
+"""`outlast dev`: which agent it asks by itself, and that one process holds its folder."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from outlast.worker.pool.pool import RunPool
 
 def new_pool() -> RunPool:
     settings = load(
-        database_url="postgresql://nobody@127.0.0.1:1/none",
+        database_url="postgresql://u@127.0.0.1:1/none",
         redis_url="redis://127.0.0.1:1/0",
         agents={"agent": "no_such_module:agent"},
     )

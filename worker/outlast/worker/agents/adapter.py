@@ -18,7 +18,10 @@ class Adapter(Protocol):
     def kind(self) -> AgentKind: ...
 
     async def surviving(self, run: Run, items: Sequence[Item], database: Database) -> Collection[str]:
-        """Before a later attempt: the ids of those items of earlier ones that it will not say again."""
+        """Prepare a later attempt. Returns the ids of those items of earlier ones that it will not say again.
+
+        What they left half done in the agent's own state is taken back, by this attempt's lease.
+        """
         ...
 
     async def execute(self, stage: Stage) -> None:

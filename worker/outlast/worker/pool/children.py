@@ -45,14 +45,14 @@ class Children:
         ready = [asyncio.Event() for _ in isolated]
         self._keepers = [asyncio.create_task(self._keep(*each)) for each in zip(ready, isolated, strict=True)]
         all_ready = asyncio.create_task(_all_set(ready))
-        await self.first_of(all_ready, *self._keepers)
+        await self.wait_for_first(all_ready, *self._keepers)
         if not all_ready.done():
             all_ready.cancel()
             failed = next(keeper for keeper in self._keepers if keeper.done())
             await self.stop()
             failed.result()
 
-    async def first_of(self, *tasks: asyncio.Task[None]) -> None:
+    async def wait_for_first(self, *tasks: asyncio.Task[None]) -> None:
         """Until one of the tasks is done, with a word about what is waited for: an import may take its time."""
         loop = asyncio.get_running_loop()
         began = loop.time()
